@@ -1,0 +1,1 @@
+"""Release side of lit-long: checkpoints to proved Hugging Face folders."""
