@@ -1,0 +1,17 @@
+"""Lightning callbacks: thin, each one hands over to a part of lit_long."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+_PUBLIC = {"StepProgress": "lit_long.callbacks.progress", "Throughput": "lit_long.callbacks.throughput"}
+__all__ = ["StepProgress", "Throughput"]
+
+if TYPE_CHECKING:
+    from lit_long.callbacks.progress import StepProgress
+    from lit_long.callbacks.throughput import Throughput
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'lit_long.callbacks' has no attribute {name!r}")

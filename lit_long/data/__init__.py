@@ -1,0 +1,22 @@
+"""Data: raw text to token corpora on disk, and token corpora to packed batches in an order fixed by the step number."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+_PUBLIC = {
+    "PretrainData": "lit_long.data.pretrain",
+    "StepPlan": "lit_long.data.plan",
+    "TokenCorpus": "lit_long.data.corpus",
+}
+__all__ = ["PretrainData", "StepPlan", "TokenCorpus"]
+
+if TYPE_CHECKING:
+    from lit_long.data.corpus import TokenCorpus
+    from lit_long.data.plan import StepPlan
+    from lit_long.data.pretrain import PretrainData
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'lit_long.data' has no attribute {name!r}")

@@ -1,0 +1,268 @@
+"""``prepare``: raw documents to a token corpus (see :mod:`lit_long.data.corpus` for what it writes).
+
+Nothing is lost or cut: each document becomes one row with all its tokens and a final EOS, and the counts are reported.
+The folder is written beside its place and moved there when it is whole, so a killed run leaves no half corpus.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lit_long.data.corpus import FORMAT
+from lit_long.data.sources import Document, read_documents
+from lit_long.data.tokenizer import adds_bos, load_tokenizer, tokenizer_fingerprint
+from lit_long.errors import UserError
+
+BATCH_CHARS = 4_000_000  # text handed to the tokenizer's threads at once: enough to keep them busy, a few MB of memory
+SPLITS = ("train", "held_out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where documents come from.
+
+    Args:
+        path: a file (.txt, .md, .jsonl, .jsonl.gz, .jsonl.zst) or a directory of such files.
+        text_field: name of the text in JSON lines.
+        id_field: name of the document's id in JSON lines.
+        name: the name under which the documents are counted; default: the file's name.
+    """
+
+    path: str
+    text_field: str = "text"
+    id_field: str = "id"
+    name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig:
+    """What ``lit-long prepare`` reads and writes.
+
+    Args:
+        tokenizer: Hub id or folder of a fast tokenizer.
+        sources: where documents come from, in this order.
+        output: the corpus folder to write.
+        name: name of the corpus in reports; default: the folder's name.
+        held_out: ids of documents that training must never see; they go to the split ``held_out``.
+        license: licence of the whole, if it has one, for reports and model cards.
+    """
+
+    tokenizer: str
+    sources: tuple[Source, ...]
+    output: str
+    name: str | None = None
+    held_out: tuple[str, ...] = ()
+    license: str | None = None
+
+
+@dataclass
+class SplitCount:
+    """Documents, tokens and characters of one split."""
+
+    documents: int = 0
+    tokens: int = 0
+    characters: int = 0
+    longest: int = 0
+
+
+@dataclass
+class PrepareResult:
+    """What was written; ``reused`` when the corpus was there already, made from the same inputs."""
+
+    output: str
+    reused: bool
+    splits: dict[str, SplitCount] = field(default_factory=dict)
+
+
+def prepare(config: PrepareConfig, progress: Callable[[int], None] = lambda characters: None) -> PrepareResult:
+    """Tokenise the sources of ``config`` into a corpus folder.
+
+    Args:
+        config: what to read and write.
+        progress: called with the number of characters done, after each batch.
+
+    Raises:
+        UserError: bad sources (file and line named), doubled or unknown document ids, an output folder that holds
+            something else, or no document left to train on.
+    """
+    output = Path(config.output)
+    key = _inputs_key(config)
+    if (existing := _existing(output, key)) is not None:
+        return existing
+    tokenizer = load_tokenizer(config.tokenizer)
+    partial = output.with_name(f"{output.name}.partial-{os.getpid()}.tmp")
+    try:
+        partial.mkdir(parents=True)
+        result = _write(config, tokenizer, partial, key, progress)
+        os.replace(partial, output)
+    except OSError as error:
+        raise UserError(f"cannot write the corpus {output}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return result
+
+
+def _inputs_key(config: PrepareConfig) -> str:
+    """Hash of the settings and of every input file's size and time: the same key, the same corpus."""
+    from lit_long.data.sources import list_files
+
+    files = [f for source in config.sources for f in list_files(Path(source.path))]
+    tokenizer = Path(config.tokenizer)
+    files += sorted(tokenizer.glob("tokenizer*.json")) if tokenizer.is_dir() else []
+    seen = [(f.as_posix(), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    settings = {k: v for k, v in asdict(config).items() if k != "output"}
+    return hashlib.sha256(json.dumps([settings, seen], sort_keys=True).encode()).hexdigest()
+
+
+def _existing(output: Path, key: str) -> PrepareResult | None:
+    if not output.exists():
+        return None
+    infos = {s: json.loads(f.read_text()) for s in SPLITS if (f := output / s / "corpus.json").is_file()}
+    if not infos:
+        if output.is_dir() and not any(output.iterdir()):
+            output.rmdir()
+            return None
+        raise UserError(f"{output}: exists and is no token corpus; choose another output or remove it")
+    if any(info["inputs"] != key for info in infos.values()):
+        raise UserError(
+            f"{output}: holds a corpus made from other sources or settings; remove it or choose another output "
+            f"(it is never overwritten, because a run may be reading it)"
+        )
+    return PrepareResult(str(output), True, {s: SplitCount(**info["counts"]) for s, info in infos.items()})
+
+
+def _write(
+    config: PrepareConfig, tokenizer: Any, folder: Path, key: str, progress: Callable[[int], None]
+) -> PrepareResult:
+    from datasets import Dataset, DatasetDict, disable_progress_bars
+
+    disable_progress_bars()
+    writers = {split: _SplitWriter(folder / f"{split}.arrow") for split in SPLITS}
+    held_out, missing = set(config.held_out), set(config.held_out)
+    for split, source, document, tokens in _tokenised(config, tokenizer, held_out, progress):
+        missing.discard(document.id)
+        writers[split].add(document, source, tokens)
+    if missing:
+        raise UserError(f"held_out: no document has the id {sorted(missing)[0]!r} ({len(missing)} unknown in all)")
+    if not writers["train"].count.documents:
+        raise UserError("no document is left to train on: every document is held out")
+    rows: dict[str, Dataset] = {}
+    for split, writer in writers.items():
+        writer.close()
+        if writer.count.documents:
+            rows[split] = Dataset.from_file(str(writer.path))
+    DatasetDict(rows).save_to_disk(str(folder))
+    name = config.name or Path(config.output).name
+    for split, writer in writers.items():
+        writer.path.unlink()
+        if split in rows:
+            info = _info(config, tokenizer, writer, f"{name}/{split}" if split != "train" else name, key)
+            (folder / split / "corpus.json").write_text(json.dumps(info, indent=2) + "\n")
+    return PrepareResult(config.output, False, {s: writers[s].count for s in rows})
+
+
+def _tokenised(
+    config: PrepareConfig, tokenizer: Any, held_out: set[str], progress: Callable[[int], None]
+) -> Iterator[tuple[str, str, Document, list[int]]]:
+    bos = [tokenizer.bos_token_id] if adds_bos(tokenizer) else []
+    seen: dict[str, str] = {}
+    for source in config.sources:
+        name = source.name or Path(source.path).name
+        documents = read_documents(Path(source.path), text_field=source.text_field, id_field=source.id_field)
+        for batch in _batches(documents):
+            for document in batch:
+                if (place := seen.setdefault(document.id, document.place)) != document.place:
+                    raise UserError(f"{document.place}: the document id {document.id!r} was used before, at {place}")
+            encoded = tokenizer([d.text for d in batch], add_special_tokens=False, verbose=False)["input_ids"]
+            for document, ids in zip(batch, encoded, strict=True):
+                split = "held_out" if document.id in held_out else "train"
+                yield split, name, document, bos + ids + [tokenizer.eos_token_id]
+            progress(sum(len(d.text) for d in batch))
+
+
+def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    batch: list[Document] = []
+    size = 0
+    for document in documents:
+        batch.append(document)
+        size += len(document.text)
+        if size >= BATCH_CHARS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+class _SplitWriter:
+    """Rows of one split to an Arrow stream file, with counts and a running hash of ids and tokens."""
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow as pa
+
+        self.path, self.count, self._hash = path, SplitCount(), hashlib.sha256()
+        self.histogram: dict[str, list[int]] = {}
+        self.sources: dict[str, int] = {}
+        self.licenses: set[str] = set()
+        self._schema = pa.schema({"id": pa.string(), "input_ids": pa.list_(pa.int32()), "source": pa.string()})
+        self._stream = pa.OSFile(str(path), "wb")
+        self._writer = pa.ipc.new_stream(self._stream, self._schema)
+
+    def add(self, document: Document, source: str, tokens: list[int]) -> None:
+        import pyarrow as pa
+
+        ids = np.asarray(tokens, dtype=np.int32)
+        row = pa.record_batch(
+            [pa.array([document.id]), pa.array([ids], type=pa.list_(pa.int32())), pa.array([source])],
+            schema=self._schema,
+        )
+        self._writer.write_batch(row)
+        self._hash.update(document.id.encode() + b"\0" + ids.tobytes())
+        self.count.documents += 1
+        self.count.tokens += len(ids)
+        self.count.characters += len(document.text)
+        self.count.longest = max(self.count.longest, len(ids))
+        bucket = self.histogram.setdefault(str(1 << (len(ids) - 1).bit_length()), [0, 0])
+        bucket[0] += 1
+        bucket[1] += len(ids)
+        self.sources[source] = self.sources.get(source, 0) + len(ids)
+        if document.license:
+            self.licenses.add(document.license)
+
+    def close(self) -> None:
+        self._writer.close()
+        self._stream.close()
+
+    @property
+    def fingerprint(self) -> str:
+        return self._hash.hexdigest()
+
+
+def _info(config: PrepareConfig, tokenizer: Any, writer: _SplitWriter, name: str, key: str) -> dict[str, Any]:
+    """The content of corpus.json."""
+    return {
+        "format": FORMAT,
+        "name": name,
+        "documents": writer.count.documents,
+        "tokens": writer.count.tokens,
+        "counts": asdict(writer.count),
+        # upper bound of the length in tokens (a power of two) -> [documents, tokens]
+        "length_histogram": dict(sorted(writer.histogram.items(), key=lambda item: int(item[0]))),
+        "tokens_by_source": writer.sources,
+        "license": config.license or (", ".join(sorted(writer.licenses)) or None),
+        "tokenizer": {
+            "name": config.tokenizer,
+            "fingerprint": tokenizer_fingerprint(tokenizer),
+            "vocab_size": len(tokenizer),
+            "eos_token_id": tokenizer.eos_token_id,
+            "bos": adds_bos(tokenizer),
+        },
+        "fingerprint": writer.fingerprint,
+        "inputs": key,
+    }

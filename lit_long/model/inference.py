@@ -1,0 +1,107 @@
+"""Load a model to measure it: a Hugging Face folder, a Hub id, or a training checkpoint of lit-long."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lit_long.errors import UserError
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A causal LM in eval mode, float32, with what is known about it.
+
+    Attributes:
+        model: the transformers model.
+        config: its config.
+        native_length: context length before scaling, where known.
+        source: plain values for reports.
+    """
+
+    model: Any
+    config: Any
+    native_length: int | None
+    source: dict[str, Any]
+
+
+def load_for_inference(path: str) -> LoadedModel:
+    """Load the model at ``path``.
+
+    Args:
+        path: a Hugging Face folder, a Hub id, or a ``.ckpt`` written by ``lit-long fit``.
+
+    Raises:
+        UserError: nothing loadable there, or a checkpoint of something else.
+    """
+    return _from_checkpoint(path) if path.endswith(".ckpt") else _from_pretrained(path)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A lit-long training checkpoint, memory-mapped and without running code from it.
+
+    Raises:
+        UserError: no such file, not a checkpoint, or not one of lit-long.
+    """
+    file = Path(path)
+    if not file.is_file():
+        what = "is a directory (a sharded checkpoint?)" if file.is_dir() else "does not exist"
+        raise UserError(f"{path}: {what}; give a single-file checkpoint written by lit-long fit")
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:
+        raise UserError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]})") from error
+    if not isinstance(state, dict) or "lit_long" not in state:
+        raise UserError(f"{path}: a checkpoint, but not one of lit-long (it has no 'lit_long' record)")
+    return state
+
+
+def _from_checkpoint(path: str) -> LoadedModel:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    state = read_checkpoint(path)
+    record = state["lit_long"]
+    options = dict(record["config"])
+    config = AutoConfig.for_model(options.pop("model_type"), **options)
+    tensors = {k.removeprefix("model."): v for k, v in state["state_dict"].items() if k.startswith("model.")}
+    if record.get("lora") is None:
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        missing, unexpected = model.load_state_dict(tensors, strict=False)
+        missing = [name for name in missing if name not in (model._tied_weights_keys or {})]
+        if missing or unexpected:
+            raise UserError(f"{path}: tensors do not fit the model: missing {missing[:3]}, unexpected {unexpected[:3]}")
+    else:
+        model = _with_adapters(record, config, tensors, path)
+    source = {k: record.get(k) for k in ("base_model", "rope", "training")}
+    return LoadedModel(model.eval(), config, record["rope"]["native_length"], source)
+
+
+def _with_adapters(record: dict[str, Any], config: Any, tensors: dict[str, torch.Tensor], path: str) -> Any:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(
+        record["base_model"], config=config, revision=record.get("base_revision"), dtype=torch.float32
+    )
+    known = LoraConfig.__dataclass_fields__
+    model = get_peft_model(base, LoraConfig(**{k: v for k, v in record["lora"].items() if k in known}))
+    _, unexpected = model.load_state_dict(tensors, strict=False)
+    if unexpected:
+        raise UserError(f"{path}: adapter tensors do not fit the base model: unexpected {unexpected[:3]}")
+    return model.merge_and_unload()
+
+
+def _from_pretrained(path: str) -> LoadedModel:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    folder, name = (str(Path(path).parent), {"gguf_file": Path(path).name}) if path.endswith(".gguf") else (path, {})
+    try:
+        config = AutoConfig.from_pretrained(folder, **name)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **name)
+    except (OSError, ValueError, KeyError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"model {path!r} cannot be loaded: {first}. Give a Hugging Face folder, a Hub id, or a .ckpt of lit-long fit"
+        ) from error
+    return LoadedModel(model.eval(), config, getattr(config, "max_position_embeddings", None), {"model": path})

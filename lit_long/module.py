@@ -1,0 +1,233 @@
+"""LongContextModule: the one LightningModule for training a Hugging Face causal LM on packed batches.
+
+The loss of a micro-batch is the sum of its target losses over the target weight of the **whole optimizer step** (all
+ranks and micro-batches), so the gradient is the exact token mean however the step is divided. Lightning divides by the
+accumulation count and data-parallel strategies average over ranks; both are multiplied back here.
+"""
+
+import time
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+
+from lit_long.errors import UserError
+from lit_long.model.build import BuiltModel, ModelSpec, build_model, native_config
+from lit_long.model.forward import check_output_layer, next_token_loss, unwrapped
+from lit_long.model.lora import LoraSettings, plain_lora_config
+from lit_long.optim import OptimizerSettings, adamw, reapply, schedule
+from lit_long.record import checkpoint_record
+from lit_long.rope import NoScaling, RopeScaling, scale_rope, verify_rope
+
+PRECISIONS = ("32-true", "bf16-mixed")
+
+
+class LongContextModule(LightningModule):
+    """A causal LM at a new context length.
+
+    Args:
+        context_length: the context length, in tokens, that the model is trained for.
+        model: Hub id or folder of the base model.
+        model_config: instead of ``model``: a transformers config (with ``model_type``) to train from scratch.
+        tokenizer: Hub id or folder of the tokenizer that is exported with the model; default: ``model``.
+        revision: Hub revision of the base model.
+        rope: how positions are extended; default: as they are in the base model.
+        optimizer: AdamW and its schedule.
+        lora: low-rank adapters instead of full training.
+        attention: ``packed`` (documents do not see each other, memory linear in length) or ``sdpa`` (stock transformers).
+        gradient_checkpointing: recompute activations of each layer in the backward pass.
+        loss_chunk_size: tokens whose logits exist at once.
+
+    Raises:
+        UserError: see :func:`lit_long.model.build.native_config` and :func:`lit_long.rope.scale_rope`.
+    """
+
+    def __init__(
+        self,
+        *,
+        context_length: int,
+        model: str | None = None,
+        model_config: dict[str, Any] | None = None,
+        tokenizer: str | None = None,
+        revision: str | None = None,
+        rope: RopeScaling | None = None,
+        optimizer: OptimizerSettings | None = None,
+        lora: LoraSettings | None = None,
+        attention: Literal["packed", "sdpa"] = "packed",
+        gradient_checkpointing: bool = False,
+        loss_chunk_size: int = 1024,
+    ) -> None:
+        super().__init__()
+        self.spec = ModelSpec(
+            model=model,
+            model_config=model_config,
+            revision=revision,
+            rope=rope if rope is not None else NoScaling(),
+            context_length=context_length,
+            attention=attention,
+            lora=lora,
+            gradient_checkpointing=gradient_checkpointing,
+        )
+        self.optimizer_settings = optimizer if optimizer is not None else OptimizerSettings()
+        self.tokenizer_name = tokenizer if tokenizer is not None else model
+        self.loss_chunk_size = loss_chunk_size
+        self.model: Any = None
+        self.built: BuiltModel | None = None
+        self._step_loss: torch.Tensor | float = 0.0
+        self._started = time.monotonic()
+        self._seconds_before = 0.0  # spent before a resume
+        self.strict_loading = lora is None  # adapter checkpoints leave the frozen base out
+        # before anything is downloaded or allocated: does this rope fit this model?
+        scale_rope(native_config(self.spec), self.spec.rope, context_length)
+
+    # -- building ---------------------------------------------------------------------------------------------------
+    def configure_model(self) -> None:
+        """Build the model, once; Lightning calls this for every stage."""
+        if self.model is None:
+            self.built = build_model(self.spec)
+            self.model = self.built.model
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW with the schedule over ``trainer.max_steps`` optimizer steps."""
+        optimizer = adamw(self.model.parameters(), self.optimizer_settings)
+        scheduler = schedule(optimizer, self.optimizer_settings, self._steps())
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _steps(self) -> int:
+        if self.trainer.max_steps < 1:
+            raise UserError("trainer.max_steps is not set; a run has a fixed number of optimizer steps, e.g. 100000")
+        return self.trainer.max_steps
+
+    # -- training ---------------------------------------------------------------------------------------------------
+    def setup(self, stage: str) -> None:
+        """Refuse settings that would make the run silently wrong.
+
+        Raises:
+            UserError: a precision that rounds positions, or data longer than the context the model is scaled for.
+        """
+        precision = self.trainer.precision
+        if precision not in PRECISIONS:
+            why = "rounds rotary positions to 8 bits" if precision == "bf16-true" else "is not supported"
+            raise UserError(f"trainer.precision is {precision!r}, which {why}; use one of {list(PRECISIONS)}")
+        length = getattr(getattr(self.trainer, "datamodule", None), "sequence_length", None)
+        if length is not None and length > self.spec.context_length:
+            raise UserError(
+                f"data.sequence_length is {length}, beyond model.context_length {self.spec.context_length}; "
+                f"raise model.context_length (and rope with it) or shorten the sequences"
+            )
+
+    def on_fit_start(self) -> None:
+        """On the live module, on its device: positions as the formula says, logits as the loss assumes."""
+        assert self.built is not None
+        report = verify_rope(self.model, self.spec.rope, self.built.native, self.spec.context_length)
+        check_output_layer(self.model)
+        trainable = sum(p.numel() for p in self.parameters() if p.requires_grad)
+        total = sum(p.numel() for p in self.parameters())
+        self.print(
+            f"{unwrapped(self.model).config.model_type}: {total:,} parameters, {trainable:,} trained; context "
+            f"{self.built.native.native_length:,} -> {self.spec.context_length:,}; {report}"
+        )
+
+    def on_train_start(self) -> None:
+        """Settings of this run win over those of a resumed checkpoint."""
+        self._started = time.monotonic()
+        optimizer, scheduler = self.optimizers(), self.lr_schedulers()
+        reapply(optimizer.optimizer, scheduler, self.optimizer_settings)  # type: ignore[arg-type, union-attr]
+
+    def training_step(self, batch: dict[str, Any], batch_index: int) -> torch.Tensor:
+        """Loss of a packed micro-batch, scaled so that the step's gradient is the exact token mean."""
+        if "step_target_weight" not in batch:
+            raise UserError(
+                "the batch has no step_target_weight (targets in the whole optimizer step, over all ranks and "
+                "micro-batches); use lit_long.data.PretrainData, or put it into your batches"
+            )
+        loss = next_token_loss(self.model, batch, chunk_size=self.loss_chunk_size)
+        share = loss / max(batch["step_target_weight"], 1e-9)
+        self._step_loss = self._step_loss + share.detach()
+        return share * self.trainer.accumulate_grad_batches * self.trainer.world_size
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Log the step's loss over all its tokens, its gradient norm before clipping, and the learning rate."""
+        loss = torch.as_tensor(self._step_loss, device=self.device)
+        self._step_loss = 0.0
+        loss = self.trainer.strategy.reduce(loss, reduce_op="sum")
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters() if p.grad is not None])
+        if not bool(torch.isfinite(loss)):
+            raise UserError(
+                f"the loss of step {self.trainer.global_step} is {float(loss)}; lower the learning rate or look at the "
+                f"data of this step"
+            )
+        rate = optimizer.param_groups[0]["lr"]
+        self.log_dict({"loss": loss, "grad_norm": norm, "lr": rate}, on_step=True, on_epoch=False, rank_zero_only=True)
+
+    # -- validation -------------------------------------------------------------------------------------------------
+    def on_validation_epoch_start(self) -> None:
+        """Start a new sum."""
+        self._held_out = torch.zeros(2, dtype=torch.float64, device=self.device)
+
+    def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
+        """Add the batch's loss and target count."""
+        loss = next_token_loss(self.model, batch, chunk_size=self.loss_chunk_size)
+        weights = batch.get("target_weights")
+        counted = batch["target_ids"] != -100
+        count = (counted * weights).sum() if weights is not None else counted.sum()
+        self._held_out += torch.stack([loss.double(), count.double()])
+
+    def on_validation_epoch_end(self) -> None:
+        """Token mean over all ranks: sums and counts are added, then divided."""
+        total = self.trainer.strategy.reduce(self._held_out, reduce_op="sum")
+        self.log("val_loss", total[0] / total[1].clamp(min=1), rank_zero_only=True)
+
+    # -- checkpoints ------------------------------------------------------------------------------------------------
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the record that export and evaluate rebuild the model from; leave frozen base weights out."""
+        assert self.built is not None
+        checkpoint["lit_long"] = checkpoint_record(
+            spec=self.spec,
+            config=unwrapped(self.model).config,
+            native=self.built.native,
+            tokenizer=self.tokenizer_name,
+            lora=plain_lora_config(self.model),
+            optimizer=self.optimizer_settings,
+            trainer=self.trainer,
+            seconds=self._seconds_before + time.monotonic() - self._started,
+        )
+        if self.spec.lora is not None:
+            trained = {name for name, p in self.named_parameters() if p.requires_grad}
+            checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that the checkpoint is of this run, and count its micro-batches in this run's units.
+
+        Raises:
+            UserError: the checkpoint was trained with other positions or another data order, so that going on would
+                silently be another run.
+        """
+        record = checkpoint.get("lit_long")
+        if record is None:
+            raise UserError("the checkpoint is not one of lit-long; start from weights with model: FOLDER instead")
+        rope = record["rope"]
+        mine = {"method": self.spec.rope.name, "options": self.spec.rope.options()}
+        mine |= {"context_length": self.spec.context_length}
+        for key, value in mine.items():
+            if rope[key] != value:
+                raise UserError(
+                    f"the checkpoint was trained with rope {key} = {rope[key]!r}, this run asks for {value!r}. To start "
+                    f"a new stage from it, export it (lit-long export) and set model: to that folder"
+                )
+        if self.spec.lora is not None:
+            trained = {name for name, p in self.named_parameters() if p.requires_grad}
+            if trained != set(checkpoint["state_dict"]):
+                raise UserError("the checkpoint's trained tensors are not those of this run; check model.lora")
+        self._seconds_before = float(record["training"].get("seconds", 0.0))
+        if "loops" in checkpoint:
+            self._recount(checkpoint)
+
+    def _recount(self, checkpoint: dict[str, Any]) -> None:
+        """Lightning counts micro-batches; with another number of devices a step has another number of them."""
+        done = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        for counts in (progress["current"], progress["total"]):
+            counts.update({key: done for key in counts})
+        checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] = checkpoint["global_step"]
