@@ -1,0 +1,1 @@
+"""The RoPE scaling methods, one file each."""
