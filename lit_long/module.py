@@ -35,7 +35,7 @@ class LongContextModule(LightningModule):
         rope: how positions are extended; default: as they are in the base model.
         optimizer: AdamW and its schedule.
         lora: low-rank adapters instead of full training.
-        attention: ``packed`` (documents do not see each other, memory linear in length) or ``sdpa`` (stock transformers).
+        attention: ``packed`` (documents do not see each other, memory linear in length) or ``sdpa`` (transformers').
         gradient_checkpointing: recompute activations of each layer in the backward pass.
         loss_chunk_size: tokens whose logits exist at once.
 
@@ -208,13 +208,13 @@ class LongContextModule(LightningModule):
         if record is None:
             raise UserError("the checkpoint is not one of lit-long; start from weights with model: FOLDER instead")
         rope = record["rope"]
-        mine = {"method": self.spec.rope.name, "options": self.spec.rope.options()}
+        mine: dict[str, Any] = {"method": self.spec.rope.name, "options": self.spec.rope.options()}
         mine |= {"context_length": self.spec.context_length}
         for key, value in mine.items():
             if rope[key] != value:
                 raise UserError(
-                    f"the checkpoint was trained with rope {key} = {rope[key]!r}, this run asks for {value!r}. To start "
-                    f"a new stage from it, export it (lit-long export) and set model: to that folder"
+                    f"the checkpoint was trained with rope {key} = {rope[key]!r}, this run asks for {value!r}. "
+                    f"To start a new stage from it, export it (lit-long export) and set model: to that folder"
                 )
         if self.spec.lora is not None:
             trained = {name for name, p in self.named_parameters() if p.requires_grad}
@@ -229,5 +229,5 @@ class LongContextModule(LightningModule):
         done = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         for counts in (progress["current"], progress["total"]):
-            counts.update({key: done for key in counts})
+            counts.update(dict.fromkeys(counts, done))
         checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] = checkpoint["global_step"]

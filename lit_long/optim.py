@@ -69,13 +69,13 @@ def adamw(parameters: Iterable[nn.Parameter], settings: OptimizerSettings) -> to
     )
 
 
-def schedule(optimizer: torch.optim.Optimizer, settings: OptimizerSettings, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
+def schedule(
+    optimizer: torch.optim.Optimizer, settings: OptimizerSettings, steps: int
+) -> torch.optim.lr_scheduler.LambdaLR:
     """The learning-rate schedule over ``steps`` optimizer steps."""
 
     def factor(step: int) -> float:
-        return lr_factor(
-            step, steps=steps, warmup_steps=settings.warmup_steps, final_lr_ratio=settings.final_lr_ratio
-        )
+        return lr_factor(step, steps=steps, warmup_steps=settings.warmup_steps, final_lr_ratio=settings.final_lr_ratio)
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 

@@ -1,6 +1,6 @@
 """Train the quickstart's tokenizer: byte-level BPE with 4,096 symbols on the training books (never on held-out ones).
 
-    python benchmarks/quickstart_base/tokenizer.py OUTPUT_FOLDER
+python benchmarks/quickstart_base/tokenizer.py OUTPUT_FOLDER
 """
 
 import sys

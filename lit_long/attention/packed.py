@@ -10,6 +10,7 @@ Boundaries come from transformers' own flash-attention arguments (``cu_seq_lens_
 Shapes: B rows, H query heads, K key/value heads, T tokens, D head dimension.
 """
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -78,7 +79,7 @@ def packed_attention(
             F.scaled_dot_product_attention(
                 query[row : row + 1, :, a:b], key[row : row + 1, :, a:b], value[row : row + 1, :, a:b], **options
             )
-            for a, b in zip(cuts[:-1], cuts[1:], strict=True)
+            for a, b in pairwise(cuts)
         ]
         out.append(torch.cat(parts, dim=2))
     return torch.cat(out, dim=0).transpose(1, 2), None
@@ -131,7 +132,7 @@ def use_packed_attention(model: nn.Module) -> nn.Module:
 
     AttentionInterface.register(PACKED, packed_attention)
     AttentionMaskInterface.register(PACKED, _padding_mask)
-    config = model.config
+    config: Any = model.config
     kinds = sorted({str(kind) for kind in (getattr(config, "layer_types", None) or [])} - {"full_attention"})
     window = getattr(config, "sliding_window", None)
     if getattr(config, "use_sliding_window", True) is False or (getattr(config, "layer_types", None) and not kinds):

@@ -79,7 +79,10 @@ class StepProgress(ProgressBar):
             self._bar.update(self._bar.task_ids[0], completed=trainer.global_step, metrics=text)
             return
         now = time.monotonic()
-        if now - self._last_line >= self.plain_every or trainer.global_step in (self._first_step + 1, trainer.max_steps):
+        if now - self._last_line >= self.plain_every or trainer.global_step in (
+            self._first_step + 1,
+            trainer.max_steps,
+        ):
             self._last_line = now
             done = trainer.global_step - self._first_step
             left = (now - self._began) / done * (trainer.max_steps - trainer.global_step)

@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from typing import Any
+from typing import Any, cast
 
 from lit_long.errors import UserError
 
@@ -32,13 +32,13 @@ def run(args: list[str]) -> int:
             """Do not let a checkpoint's settings override the command line (lightning PR #21455)."""
 
         def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-            trainer = super().instantiate_trainer(**kwargs)
+            trainer: Any = super().instantiate_trainer(**kwargs)
             if trainer.progress_bar_callback is not None:
                 trainer.callbacks[:] = [c for c in trainer.callbacks if c is not trainer.progress_bar_callback]
                 trainer.callbacks.append(StepProgress())
             if not any(isinstance(c, Throughput) for c in trainer.callbacks):
                 trainer.callbacks.insert(0, Throughput())
-            return trainer
+            return cast(pl.Trainer, trainer)
 
     sys.argv = ["lit-long", *args]  # LightningCLI warns when it is given arguments and finds others there
     try:

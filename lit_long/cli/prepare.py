@@ -1,8 +1,12 @@
 """``lit-long prepare``: raw text to a token corpus."""
 
 from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
 
 from lit_long.cli.command import Command
+
+if TYPE_CHECKING:
+    from lit_long.data.prepare import PrepareConfig
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -52,7 +56,7 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def _config(args: Namespace) -> "PrepareConfig":  # noqa: F821 - imported below, to keep --help fast
+def _config(args: Namespace) -> "PrepareConfig":
     import jsonargparse
     import yaml
 
@@ -75,7 +79,9 @@ def _config(args: Namespace) -> "PrepareConfig":  # noqa: F821 - imported below,
             values[key] = getattr(args, key)
     where = f"{args.config}: " if args.config else ""
     if missing := [key for key in ("tokenizer", "sources", "output") if not values.get(key)]:
-        raise UserError(f"{where}missing {', '.join(missing)}; give --config CONFIG.yaml, or --source, --tokenizer, --output")
+        raise UserError(
+            f"{where}missing {', '.join(missing)}; give --config CONFIG.yaml, or --source, --tokenizer, --output"
+        )
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(PrepareConfig, "prepare")
     try:

@@ -47,7 +47,9 @@ class TokenCorpus:
         self.path = folder
         self.info: dict[str, Any] = json.loads((folder / "corpus.json").read_text())
         if self.info["format"] > FORMAT:
-            raise UserError(f"{folder}/corpus.json: format {self.info['format']} is newer than this lit-long ({FORMAT})")
+            raise UserError(
+                f"{folder}/corpus.json: format {self.info['format']} is newer than this lit-long ({FORMAT})"
+            )
         self.name: str = self.info["name"]
         self._load()
 
@@ -64,8 +66,9 @@ class TokenCorpus:
         self.starts: npt.NDArray[np.int64] = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
         if (len(self._rows), int(self.starts[-1])) != (self.info["documents"], self.info["tokens"]):
             raise UserError(
-                f"{self.path}: corpus.json says {self.info['documents']} documents and {self.info['tokens']} tokens, the "
-                f"data holds {len(self._rows)} and {int(self.starts[-1])}; the folder is damaged, run lit-long prepare again"
+                f"{self.path}: corpus.json says {self.info['documents']} documents and {self.info['tokens']} tokens, "
+                f"the data holds {len(self._rows)} and {int(self.starts[-1])}; the folder is damaged: remove it and "
+                f"run lit-long prepare again"
             )
 
     @property
@@ -123,5 +126,6 @@ class TokenCorpus:
         if own["fingerprint"] != fingerprint:
             raise UserError(
                 f"{self.path}: made with the tokenizer {own['name']!r} ({own['fingerprint'][:12]}), the model's is "
-                f"{name!r} ({fingerprint[:12]}); the ids would mean other words. Run lit-long prepare with tokenizer: {name}"
+                f"{name!r} ({fingerprint[:12]}); the ids would mean other words. Run lit-long prepare again "
+                f"with tokenizer: {name}"
             )

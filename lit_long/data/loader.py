@@ -58,7 +58,7 @@ class HeldOutLoader:
         self, corpus: TokenCorpus, plan: StepPlan, *, sequences: int, micro_batch: int, rank: int, replicas: int
     ) -> None:
         self.corpus, self.plan, self.micro_batch = corpus, plan, micro_batch
-        # every rank gets the same number of batches (a collective may wait in each); rounding up repeats none: see weight
+        # every rank runs the same number of batches, because a collective may wait in each
         per_rank = -(-sequences // replicas)
         stride = plan.tokens // sequences
         self.starts = [i * stride for i in range(rank, sequences, replicas)]

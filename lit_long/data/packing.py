@@ -18,7 +18,9 @@ from lit_long.data.plan import StepPlan
 IGNORE = -100
 
 
-def pack_row(corpus: TokenCorpus, plan: StepPlan, start: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[int]]:
+def pack_row(
+    corpus: TokenCorpus, plan: StepPlan, start: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[int]]:
     """One sequence of the plan as tensors.
 
     Returns:

@@ -1,7 +1,7 @@
 """The step plan: which tokens the optimizer sees at each step, as a pure function of the step number.
 
-A corpus is one stream of tokens. In each epoch the stream, taken as a ring, is cut into sequences at an offset drawn for
-that epoch (so that cuts fall elsewhere each time), and the sequences are shuffled. Sequence number ``g`` of the run is
+A corpus is one stream of tokens. In each epoch the stream, taken as a ring, is cut into sequences at an offset drawn
+for that epoch (so that cuts fall elsewhere each time), and the sequences are shuffled. Sequence ``g`` of the run is
 ``g mod n`` of epoch ``g div n``; step ``t`` takes the next ``tokens_per_step / sequence_length`` of them.
 
 Ranks, micro-batches and workers only divide a step's list. So resuming is one integer, and changing the number of

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO, cast
 
 from lit_long.errors import UserError
 
@@ -70,13 +70,13 @@ def read_documents(path: Path, *, text_field: str = "text", id_field: str = "id"
                         yield _from_json(line, f"{file}:{number}", f"{name}:{number}", text_field, id_field)
 
 
-def _open_binary(file: Path) -> IO[bytes]:
+def _open_binary(file: Path) -> BinaryIO:
     if file.name.endswith(".gz"):
-        return gzip.open(file, "rb")
+        return cast(BinaryIO, gzip.open(file, "rb"))
     if file.name.endswith(".zst"):
         import zstandard
 
-        return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(file.open("rb"), closefd=True))  # type: ignore[arg-type]
+        return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(file.open("rb"), closefd=True))
     return file.open("rb")
 
 
@@ -84,7 +84,9 @@ def _from_json(line: bytes, place: str, default_id: str, text_field: str, id_fie
     try:
         row = json.loads(_decode(line, place))
     except json.JSONDecodeError as error:
-        raise UserError(f"{place}: not valid JSON ({error.msg} at column {error.colno}); mend or remove the line") from None
+        raise UserError(
+            f"{place}: not valid JSON ({error.msg} at column {error.colno}); mend or remove the line"
+        ) from None
     if not isinstance(row, dict) or not isinstance(row.get(text_field), str):
         found = sorted(row) if isinstance(row, dict) else type(row).__name__
         raise UserError(f"{place}: no text in field {text_field!r}; found {found}. Name the field with --text-field")

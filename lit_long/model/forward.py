@@ -33,9 +33,7 @@ def hidden_states(model: Any, batch: dict[str, Any]) -> torch.Tensor:
             "max_length_k": longest,
         }
     decoder = unwrapped(model).get_decoder()
-    output = decoder(
-        input_ids=batch["input_ids"], position_ids=batch.get("position_ids"), use_cache=False, **kwargs
-    )
+    output = decoder(input_ids=batch["input_ids"], position_ids=batch.get("position_ids"), use_cache=False, **kwargs)
     states: torch.Tensor = output.last_hidden_state
     return states
 
@@ -87,8 +85,8 @@ def check_output_layer(model: Any) -> float:
     difference = float((own - ours).abs().max() / own.abs().max().clamp(min=1e-6))
     if difference > 1e-3:
         raise UserError(
-            f"{inner.config.model_type}: its logits are not the output embedding times the hidden state (they differ by "
-            f"{difference:.1%} of their range; a logit cap or scale?), so the chunked loss would train another function. "
-            f"This model type is not supported"
+            f"{inner.config.model_type}: its logits are not the output embedding times the hidden state (they differ "
+            f"by {difference:.1%} of their range; a logit cap or scale?), so the chunked loss would train another "
+            f"function. This model type is not supported"
         )
     return difference

@@ -102,6 +102,6 @@ def _from_pretrained(path: str) -> LoadedModel:
     except (OSError, ValueError, KeyError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"model {path!r} cannot be loaded: {first}. Give a Hugging Face folder, a Hub id, or a .ckpt of lit-long fit"
+            f"model {path!r} cannot be loaded: {first}. Give a Hugging Face folder, a Hub id, or a .ckpt of lit-long"
         ) from error
     return LoadedModel(model.eval(), config, getattr(config, "max_position_embeddings", None), {"model": path})

@@ -53,7 +53,7 @@ def add_lora(model: Any, settings: LoraSettings) -> Any:
         model,
         LoraConfig(
             r=settings.r,
-            lora_alpha=settings.alpha,  # type: ignore[arg-type]
+            lora_alpha=settings.alpha,
             lora_dropout=settings.dropout,
             target_modules=list(settings.target_modules),
             task_type="CAUSAL_LM",

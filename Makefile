@@ -1,0 +1,61 @@
+# make install | quickstart | test | lint | quickstart-base | clean
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := $(BIN)/lit-long
+OUT := runs/quickstart
+
+.PHONY: install quickstart quickstart-base test lint format clean
+.DEFAULT_GOAL := install
+
+install: .venv/.installed
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed, found: $$($(PYTHON) --version). Try: make PYTHON=python3.12"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[eval,dev]'
+	@touch $@
+
+define step
+@printf '\n\033[1m%s\033[0m\n$$ %s\n' $(1) '$(2)'
+@$(2)
+endef
+
+quickstart: install
+	$(call step,'1/5  books to tokens',$(RUN) prepare --config recipes/data/quickstart.yaml)
+	$(call step,'2/5  from 256 to 2048 tokens with RoPE ABF',$(RUN) fit --config recipes/quickstart.yaml --ckpt_path last)
+	$(call step,'3/5  the control arm: the same tokens with the RoPE base left at 10000',$(RUN) fit --config recipes/quickstart.yaml --config recipes/quickstart_plain.yaml --ckpt_path last)
+	$(call step,'4/5  loss by position on books never trained on',$(RUN) evaluate base=recipes/assets/quickstart/base abf=$(OUT)/abf/checkpoints/last.ckpt plain=$(OUT)/plain/checkpoints/last.ckpt --corpus $(OUT)/corpus --native 256 --length 2048 --windows 40 --batch-size 4 --output $(OUT)/report)
+	$(call step,'5/5  a Hugging Face folder that is proved to be the same model',$(RUN) export $(OUT)/abf/checkpoints/last.ckpt --output $(OUT)/model --report $(OUT)/report/report.md --license apache-2.0)
+	@printf '%s\n' '' 'Done. Everything is in $(OUT):' \
+	  '  report/report.md               loss by position: before, ABF, plain RoPE (tables; PNG plots beside it)' \
+	  '  abf/metrics.jsonl              loss, learning rate, tokens/s of every step' \
+	  '  model/                         the model, for plain transformers:' \
+	  '      AutoModelForCausalLM.from_pretrained("$(OUT)/model")' \
+	  'Next:' \
+	  '  another method    lit-long fit --config recipes/quickstart.yaml --model.rope Linear   (docs/rope.md)' \
+	  '  your own text     lit-long prepare --source FOLDER --tokenizer recipes/assets/quickstart/base --output runs/mine' \
+	  '  a real model      recipes/smollm2_135m_32k.yaml' \
+	  '(commands are in .venv/bin; start again with: rm -r $(OUT))'
+
+# Trains the base model that ships in recipes/assets/quickstart/base again (half an hour on 2 cores).
+quickstart-base: install
+	$(BIN)/python benchmarks/quickstart_base/tokenizer.py runs/quickstart-base/tokenizer
+	$(RUN) prepare --config recipes/data/quickstart.yaml
+	$(RUN) fit --config recipes/quickstart_base.yaml --ckpt_path last
+	$(RUN) export runs/quickstart-base/checkpoints/last.ckpt --output runs/quickstart-base/model --dtype bfloat16 --license apache-2.0
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf runs .pytest_cache .mypy_cache .ruff_cache
