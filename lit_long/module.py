@@ -227,7 +227,8 @@ class LongContextModule(LightningModule):
     def _recount(self, checkpoint: dict[str, Any]) -> None:
         """Lightning counts micro-batches; with another number of devices a step has another number of them."""
         done = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
-        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-        for counts in (progress["current"], progress["total"]):
-            counts.update(dict.fromkeys(counts, done))
-        checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] = checkpoint["global_step"]
+        loops = checkpoint["loops"]["fit_loop"]
+        for counts in (loops["epoch_loop.batch_progress"]["current"], loops["epoch_loop.batch_progress"]["total"]):
+            # the state in which ModelCheckpoint saves: all but the last count of the last batch
+            counts.update(dict.fromkeys(counts, done), completed=max(0, done - 1))
+        loops["epoch_loop.state_dict"]["_batches_that_stepped"] = max(0, checkpoint["global_step"] - 1)

@@ -11,6 +11,7 @@ def run(args: list[str]) -> int:
     """Run LightningCLI on ``args`` (the subcommand first)."""
     import logging
 
+    from jsonargparse import ArgumentError
     from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
     # the loader is ours and has no workers; "litlogger" is an advertisement
@@ -23,6 +24,7 @@ def run(args: list[str]) -> int:
     from lit_long.callbacks.progress import StepProgress
     from lit_long.callbacks.throughput import Throughput
     from lit_long.module import LongContextModule
+    from lit_long.rope import rope_methods
 
     class LitLongCLI(LightningCLI):
         def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -41,6 +43,7 @@ def run(args: list[str]) -> int:
             return cast(pl.Trainer, trainer)
 
     sys.argv = ["lit-long", *args]  # LightningCLI warns when it is given arguments and finds others there
+    quiet: dict[str, Any] = {"exit_on_error": False}
     try:
         LitLongCLI(
             LongContextModule,
@@ -48,11 +51,22 @@ def run(args: list[str]) -> int:
             subclass_mode_data=True,
             auto_configure_optimizers=False,
             save_config_kwargs={"overwrite": True},
-            parser_kwargs={"description": "Train or validate a long-context model (see recipes/)."},
+            parser_kwargs=quiet | dict.fromkeys(LitLongCLI.subcommands(), quiet),
         )
-    except UserError:
-        raise
-    except SystemExit as error:
+    except ArgumentError as error:
+        hint = f"options: lit-long {args[0]} --help"
+        if "RopeScaling" in str(error):
+            hint = f"rope methods: {', '.join(cls.__name__ for cls in rope_methods().values())}"
+        raise _user_error(error) or UserError(f"{error} ({hint})") from error
+    except (ValueError, TypeError) as error:
+        raise _user_error(error) or error from None
+    except SystemExit as error:  # --help, --print_config
         return error.code if isinstance(error.code, int) else 1
-    sys.stderr.flush()
     return 0
+
+
+def _user_error(error: BaseException | None) -> UserError | None:
+    """The mistake that jsonargparse wrapped into "does not validate against any subtype", if that is what happened."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error

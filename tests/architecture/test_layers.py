@@ -1,0 +1,65 @@
+"""Arrows point one way: docs/architecture.md as a test."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+# part -> parts it may import (besides itself, errors and the package root)
+ALLOWED = {
+    "errors": set(),
+    "rope": set(),
+    "loss": set(),
+    "optim": set(),
+    "loggers": set(),
+    "attention": {"rope"},
+    "model": {"rope", "attention", "loss"},
+    "data": set(),
+    "evaluation": {"attention", "data", "model"},
+    "record": {"model", "optim", "rope"},
+    "module": {"model", "loss", "optim", "rope", "record"},
+    "callbacks": {"data", "model", "evaluation", "attention", "rope", "loss", "module"},
+    "entry": {"cli"},
+    "cli": {"rope", "attention", "loss", "model", "data", "module", "evaluation", "callbacks", "optim", "loggers"},
+}
+LIGHTNING_SHELL = ("module.py", "loggers.py", "data/pretrain.py", "callbacks/", "cli/fit.py")
+FILES = sorted((ROOT / "lit_long").rglob("*.py"))
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+def part(path):
+    name = path.relative_to(ROOT / "lit_long").parts[0]
+    return name.removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_imports_point_one_way(path):
+    own = part(path)
+    if own == "__init__":
+        return
+    assert own in ALLOWED, f"{own}: a new part; say in docs/architecture.md and here what it may import"
+    for name in imported(path):
+        if name.startswith("lit_long."):
+            target = name.split(".")[1]
+            assert target in ALLOWED[own] | {own, "errors"}, f"{path.name} imports {name}"
+        assert not name.startswith("lit_long_hub"), f"{path.name}: the library never imports the hub package"
+        if name.split(".")[0] in ("lightning", "pytorch_lightning"):
+            inside = path.relative_to(ROOT / "lit_long").as_posix()
+            assert inside.startswith(LIGHTNING_SHELL), f"{inside} is not part of the Lightning shell"
+
+
+def test_weights_are_never_unpickled_with_code():
+    for path in [*FILES, *(ROOT / "hub").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+                assert "weights_only=True" in ast.unparse(node), path
+            if isinstance(node, ast.keyword) and node.arg == "trust_remote_code":
+                assert ast.unparse(node.value) == "False", path
