@@ -1,0 +1,1 @@
+"""The ``lit-long`` commands, one module each."""
