@@ -1,1 +1,1 @@
-"""The ``lit-long`` commands, one module each."""
+"""The ``lit-long`` command: one small file per subcommand; nobody imports this package but the entry point."""

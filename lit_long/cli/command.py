@@ -1,23 +1,26 @@
-"""What a ``lit-long`` command is: a name, one line of help, its arguments and a function.
+"""What a subcommand of ``lit-long`` is; also the door for commands of other packages.
 
-A command module builds one ``COMMAND`` at import time from the standard library alone, so that the entry can list every
-command and print its ``--help`` without paying for torch; the function imports what it needs when it is called.
+A package adds a command through the entry-point group ``lit_long.commands``, naming a :class:`Command`. Its module must
+import nothing but the standard library at the top, so that ``--help`` answers at once.
 """
 
-import argparse
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Command:
-    """One subcommand of ``lit-long``."""
+    """A subcommand.
+
+    Attributes:
+        name: the word after ``lit-long``.
+        summary: one line for ``lit-long --help``.
+        add_arguments: adds its options to an argparse parser.
+        run: does the work and returns the exit code; a :class:`lit_long.errors.UserError` becomes exit code 2.
+    """
 
     name: str
-    """The word typed after ``lit-long``."""
     summary: str
-    """One line for ``lit-long --help``."""
-    add_arguments: Callable[[argparse.ArgumentParser], None]
-    """Declares the command's arguments on an empty parser."""
-    run: Callable[[argparse.Namespace], int]
-    """Does the work and returns the exit code; raises :class:`lit_long.errors.UserError` on a user's mistake."""
+    add_arguments: Callable[[ArgumentParser], None]
+    run: Callable[[Namespace], int]
