@@ -2,9 +2,9 @@
 
 Tokens of one document are correlated, so an interval over tokens is too narrow by an order of magnitude (measured on
 SmolLM2: 0.02 nats over tokens, 0.1 to 0.2 over three documents). The unit here is therefore the window, grouped
-into clusters (documents, or the windows themselves where there is only one document). The interval is the
-cluster-robust one with Student's t at G - 1 degrees of freedom rather than a percentile bootstrap: it can be checked by
-hand, needs no seed and stays honest for the 2 to 10 documents of a small run, where a bootstrap is too narrow.
+into clusters (documents, or with fewer than five documents the windows themselves). The interval is the cluster-robust
+one with Student's t at G - 1 degrees of freedom rather than a percentile bootstrap: it can be checked by
+hand, needs no seed and stays honest for the 5 to 10 documents of a small run, where a bootstrap is too narrow.
 """
 
 import math

@@ -117,7 +117,7 @@ def bucket_edges(length: int, native_length: int | None) -> list[int]:
 def summarise(nll: Tensor, windows: Windows, native_length: int | None) -> PositionLoss:
     """Turn raw losses, float32 [N, S], into buckets, intervals and a curve.
 
-    The intervals cluster the windows as ``windows.clustered_by`` says: by document where there are several.
+    The intervals cluster the windows as ``windows.clustered_by`` says: by document from five documents on.
     """
     assert nll.shape == (windows.ids.shape[0], windows.length), (nll.shape, windows.ids.shape)
     assert nll.isfinite().all()

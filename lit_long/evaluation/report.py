@@ -48,7 +48,7 @@ def to_markdown(evaluation: Evaluation) -> str:
     if windows.clustered_by == "document":
         basis = f"over the {windows.used_documents} documents"
     else:
-        basis = "over the windows of the one document, so they speak for that document only"
+        basis = "over the windows, because there are fewer than five documents: it speaks for these documents only"
     lines = [
         "# Loss by position",
         "",
