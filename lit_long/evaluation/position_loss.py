@@ -19,6 +19,8 @@ from lit_long.evaluation.windows import Windows
 
 _FIRST_EDGE = 64
 _CURVE_POINTS = 160
+# The first positions have a handful of tokens each and losses that would squeeze the rest of the plot.
+_CURVE_FIRST = 16
 _CURVE_FACTOR = 2**0.125
 
 
@@ -178,7 +180,8 @@ def _curve(nll: Tensor, native: int, clusters: Tensor) -> Curve:
     S = nll.shape[1]
     sums_NS = torch.nn.functional.pad(nll.double().cumsum(dim=1), (1, 0))
     spans: list[tuple[int, int]] = []
-    for point in torch.logspace(0, 1, _CURVE_POINTS, base=float(S), dtype=torch.float64).tolist():
+    first = min(_CURVE_FIRST, S)
+    for point in (first * (S / first) ** (i / (_CURVE_POINTS - 1)) for i in range(_CURVE_POINTS)):
         low, high = max(0, round(point / _CURVE_FACTOR) - 1), min(S, round(point * _CURVE_FACTOR))
         low, high = (low, min(high, native)) if point <= native else (max(low, native), high)
         if high > low and (low, high) not in spans:

@@ -86,7 +86,7 @@ def _context(model: ModelResult, evaluation: Evaluation) -> list[str]:
         rival = f"the best truncation of any model here ({other.name}, {length:,})"
         sentences.append(_against(subject, full, rival, cluster_estimate(difference, evaluation.windows.clusters)))
     if context.prefix_gain is not None:
-        donor = "another document" if context.foreign_documents else "another window, partly of the same document"
+        donor = "another document" if context.foreign_documents else "another window (partly of the same document)"
         says = {
             1: "the content of the far prefix is used",
             -1: "the true far prefix hurts more than a foreign one",
