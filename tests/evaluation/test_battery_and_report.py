@@ -126,8 +126,12 @@ def test_model_key_follows_files(tmp_path):
     before = model_key(str(tmp_path))
     (tmp_path / "README.md").write_text("words")
     assert model_key(str(tmp_path)) == before
+    stat = (tmp_path / "model.safetensors").stat()
     (tmp_path / "model.safetensors").write_bytes(b"12345")
-    assert model_key(str(tmp_path)) != before
+    os.utime(tmp_path / "model.safetensors", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    longer = model_key(str(tmp_path))
+    os.utime(tmp_path / "model.safetensors", ns=(stat.st_atime_ns, stat.st_mtime_ns + 10**9))
+    assert len({before, longer, model_key(str(tmp_path))}) == 3
 
 
 def test_every_model_is_looked_at_before_anything_is_measured(tmp_path, random_windows):

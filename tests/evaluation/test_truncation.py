@@ -5,7 +5,7 @@ import torch
 from evaluation_stubs import VOCABULARY, CopyModel, periodic_corpus, random_corpus, tiny_llama
 
 from lit_long.evaluation import context_gain, position_nll, take_windows
-from lit_long.evaluation.truncation import plan_contexts
+from lit_long.evaluation.truncation import plan_contexts, target_nll
 
 UNIFORM = math.log(VOCABULARY)
 
@@ -94,3 +94,20 @@ def test_a_single_document_says_that_prefixes_are_not_foreign():
     alone = context_gain(tiny_llama(), single, native_length=128)
     assert alone.prefix_gain is None
     assert alone.full_minus_best.half_width is None
+
+
+def test_foreign_prefix_swaps_exactly_what_lies_before_the_nearest_tokens():
+    windows = take_windows(random_corpus([700] * 4), 300, 8, seed=0)
+    seen = []
+
+    def measure(ids):
+        seen.append(ids)
+        return torch.zeros(ids.shape[0], ids.shape[1] - 1)
+
+    target_nll(measure, windows, plan_contexts(windows, 128), torch.zeros(8, 300))
+    mixed = seen[-1]
+    assert torch.equal(mixed[:, -129:], windows.ids[:, -129:])  # 128 inputs and the last target
+    for window in range(8):
+        prefix = mixed[window, : 300 - 128]
+        [donor] = [w for w in range(8) if torch.equal(windows.ids[w, : 300 - 128], prefix)]
+        assert windows.documents[donor] != windows.documents[window]
