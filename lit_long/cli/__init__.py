@@ -1,0 +1,1 @@
+"""The ``lit-long`` command line."""
