@@ -80,7 +80,7 @@ def _front_matter(facts: CardFacts) -> dict[str, Any]:
 
 def _introduction(facts: CardFacts) -> str:
     rope = facts.record["rope"]
-    name = facts.base_model.rpartition("/")[2] if facts.base_model else str(facts.config["model_type"])
+    name = facts.base_model.rpartition("/")[2] if facts.base_model else f"Language model ({facts.config['model_type']})"
     base = f"`{facts.base_model}`" if facts.base_model else "A decoder"
     lines = [
         f"# {name}, {rope['context_length']:,} tokens",
@@ -130,7 +130,7 @@ def usage_snippet(folder: str, *, comment: str = "") -> str:
     """Python that loads a release and continues a text."""
     return f"""from transformers import AutoModelForCausalLM, AutoTokenizer
 
-name = {folder!r}{comment}
+name = {json.dumps(folder)}{comment}
 tokenizer = AutoTokenizer.from_pretrained(name)
 model = AutoModelForCausalLM.from_pretrained(name, dtype="auto")
 inputs = tokenizer("Once upon a time", return_tensors="pt")

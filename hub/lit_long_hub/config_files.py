@@ -53,13 +53,20 @@ def rope_parameters(config: Any) -> dict[str, Any]:
     return {key: value for key, value in rope.items() if value is not None and key != "type"}
 
 
-def release_config(architecture: Architecture, *, context_length: int, dtype: torch.dtype) -> dict[str, Any]:
+def release_config(
+    architecture: Architecture,
+    *,
+    context_length: int,
+    dtype: torch.dtype,
+    token_ids: Mapping[str, int | list[int]],
+) -> dict[str, Any]:
     """The content of config.json.
 
     Args:
         architecture: The trained model's architecture.
         context_length: Extended length in tokens.
         dtype: Of the weights.
+        token_ids: Special token ids (``special_ids``).
 
     Returns:
         A JSON-ready dict with both RoPE forms, both dtype keys and no local paths.
@@ -84,6 +91,7 @@ def release_config(architecture: Architecture, *, context_length: int, dtype: to
     name = str(dtype).removeprefix("torch.")
     scaling = {key: value for key, value in rope.items() if key not in ("rope_theta", "partial_rotary_factor")}
     content |= {
+        **token_ids,
         "architectures": [architecture.model_class.__name__],
         "model_type": architecture.config.model_type,
         "max_position_embeddings": context_length,
@@ -107,28 +115,29 @@ def write_config(folder: Path, content: Mapping[str, Any]) -> str:
     return "config.json"
 
 
-def write_generation_config(folder: Path, config: Any, token_ids: Mapping[str, int | None]) -> str:
-    """Write generation_config.json: the special token ids and nothing invented.
+def special_ids(config: Any, token_ids: Mapping[str, int | None]) -> dict[str, int | list[int]]:
+    """The special token ids of a release, those that exist.
 
     Args:
-        folder: Where to write.
         config: The transformers config, whose ids stand where the tokenizer has none. A list of several end tokens
             that contains the tokenizer's is kept, for chat models stop at each of them.
         token_ids: ``bos_token_id``, ``eos_token_id`` and ``pad_token_id`` of the tokenizer.
-
-    Returns:
-        The file's name.
     """
-    import transformers
-
-    content: dict[str, Any] = {}
+    result: dict[str, int | list[int]] = {}
     for key, value in token_ids.items():
         configured = getattr(config, key, None)
         if value is None or (isinstance(configured, list) and value in configured):
             value = configured
         if value is not None:
-            content[key] = value
-    write_json(folder / "generation_config.json", content | {"transformers_version": transformers.__version__})
+            result[key] = value
+    return result
+
+
+def write_generation_config(folder: Path, token_ids: Mapping[str, int | list[int]]) -> str:
+    """Write generation_config.json, the special token ids and nothing invented; returns its name."""
+    import transformers
+
+    write_json(folder / "generation_config.json", {**token_ids, "transformers_version": transformers.__version__})
     return "generation_config.json"
 
 

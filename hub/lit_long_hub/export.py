@@ -18,7 +18,7 @@ from lit_long_hub.architecture import Architecture, read_architecture
 from lit_long_hub.atomic_file import copy_file, write_json, write_text
 from lit_long_hub.card import CardFacts, model_card
 from lit_long_hub.checkpoint import Checkpoint, read_checkpoint
-from lit_long_hub.config_files import release_config, write_config, write_generation_config
+from lit_long_hub.config_files import release_config, special_ids, write_config, write_generation_config
 from lit_long_hub.convert import Progress, plan_weights, release_dtype, write_weights
 from lit_long_hub.licence import find_licence
 from lit_long_hub.output_folder import RECORD_NAME, prepare_folder, release_record
@@ -100,7 +100,6 @@ def export_checkpoint(
         dtype=release_dtype(weights.release.specs(), dtype),
         max_shard_size=max_shard_size,
     )
-    config = release_config(architecture, context_length=source.context_length, dtype=plan.dtype)
     licence = find_licence(license, cached_folder(base, revision))
     evaluation = read_report(report) if report is not None else None
     words = find_tokenizer(
@@ -108,6 +107,8 @@ def export_checkpoint(
         vocab_size=int(architecture.config.vocab_size),
         revision=revision if source.tokenizer(tokenizer) == base else None,
     )
+    token_ids = special_ids(architecture.config, words.token_ids)
+    config = release_config(architecture, context_length=source.context_length, dtype=plan.dtype, token_ids=token_ids)
     places = [Path(place) for place in (base, words.source) if place and Path(place).is_dir()]
 
     with _disk_errors(output):
@@ -116,7 +117,7 @@ def export_checkpoint(
         public_base = hub_id(base, revision=revision)
         write_json(output / RECORD_NAME, release_record(source, base_model=public_base, base_revision=revision))
         files = [RECORD_NAME, *write_tokenizer(words, output, context_length=source.context_length)]
-        files.append(write_generation_config(output, architecture.config, words.token_ids))
+        files.append(write_generation_config(output, token_ids))
         files += [copy_file(path, output / path.name).name for path in licence.files]
         files += write_weights(plan, weights.release, output, progress=progress)
         files.append(write_config(output, config))
@@ -159,9 +160,10 @@ def _verify(
         native_length=source.native_length,
         context_length=source.context_length,
     )
-    progress("Measuring the training model", 0, 2)
+    progress("Measuring the training model", 0, 1)
     reference = measure_reference(architecture, weights, dtype=dtype, prompts=prompts)
-    progress("Loading the folder in a fresh process", 1, 2)
+    progress("Measuring the training model", 1, 1)
+    progress("Loading the folder in a fresh process", 0, 1)
     expected = proof_reader.read_tokenizer(load_tokenizer(words.folder, words.source), TEXTS)
     try:
         verification = prove(output, reference, expected | {"model_max_length": source.context_length})
@@ -170,7 +172,7 @@ def _verify(
             write_json(output / VERIFICATION_NAME, error.verification)
         raise
     write_json(output / VERIFICATION_NAME, verification)
-    progress("Loading the folder in a fresh process", 2, 2)
+    progress("Loading the folder in a fresh process", 1, 1)
     return verification
 
 

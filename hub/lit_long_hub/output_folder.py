@@ -82,7 +82,7 @@ def release_record(source: Checkpoint, *, base_model: str | None, base_revision:
         "training": training,
         "versions": source.record.get("versions"),
     }
-    return public({key: value for key, value in record.items() if value is not None})
+    return public(record)
 
 
 def _is_ours(marker: Path) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _LOCAL = re.compile(r"(/|~|\.\.?(/|$)|file:|[A-Za-z]:[\\/]|\\\\)")
-_PATH_IN_TEXT = re.compile(r"""(?<![\w:/.<~-])(?:~|\.{0,2})/(?!/)[^\s|`"'()<>]*|\b[A-Za-z]:\\[^\s|`"'()<>]*""")
+_PATH_IN_TEXT = re.compile(r"""(?<![\w:/.<~-])(?:~|\.{0,2})/(?!/)[^\s|`"'()<>]+|\b[A-Za-z]:\\[^\s|`"'()<>]*""")
 
 
 def is_local(text: str) -> bool:
@@ -47,9 +47,13 @@ def without_paths(text: str) -> str:
 
 
 def public(value: Any) -> Any:
-    """A copy of a JSON-like ``value`` without the entries whose text is a local place."""
+    """A copy of a JSON-like ``value`` without empty entries and without those whose text is a local place."""
     if isinstance(value, dict):
-        return {key: public(item) for key, item in value.items() if not (isinstance(item, str) and is_local(item))}
+        return {key: public(item) for key, item in value.items() if not _dropped(item)}
     if isinstance(value, (list, tuple)):
-        return [public(item) for item in value if not (isinstance(item, str) and is_local(item))]
+        return [public(item) for item in value if not _dropped(item)]
     return value
+
+
+def _dropped(item: Any) -> bool:
+    return item is None or (isinstance(item, str) and is_local(item))

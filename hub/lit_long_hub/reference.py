@@ -104,7 +104,8 @@ def _with_adapter(model: Any, adapter: Mapping[str, torch.Tensor], lora: Mapping
 
     from peft import LoraConfig, get_peft_model
 
-    known = {field.name for field in fields(LoraConfig)} - {"peft_type", "runtime_config", "auto_mapping"}
+    elsewhere = {"peft_type", "runtime_config", "auto_mapping", "base_model_name_or_path", "revision"}
+    known = {field.name for field in fields(LoraConfig)} - elsewhere
     settings = {key: value for key, value in lora.items() if key in known}
     config = LoraConfig(**(settings | {"inference_mode": True, "init_lora_weights": False}))
     model = get_peft_model(model, config)

@@ -49,9 +49,12 @@ def run(args: Namespace) -> int:
     Raises:
         UserError: Input that a user can correct.
     """
+    from transformers.utils.logging import disable_progress_bar
+
     from lit_long_hub.export import export_checkpoint
     from lit_long_hub.proof import ExportMismatchError
 
+    disable_progress_bar()  # transformers' own, which would come between ours
     try:
         with _progress() as progress:
             result = export_checkpoint(
