@@ -56,7 +56,7 @@ class ExportMismatchError(RuntimeError):
 
 
 def read_in_fresh_process(folder: Path, prompts: list[dict[str, Any]], texts: list[str]) -> dict[str, Any]:
-    """Run ``proof_reader`` on a folder in a new, isolated Python.
+    """Run ``proof_reader`` on a folder in a new Python process.
 
     Raises:
         ExportMismatchError: The folder does not load there.
@@ -64,14 +64,15 @@ def read_in_fresh_process(folder: Path, prompts: list[dict[str, Any]], texts: li
     with TemporaryDirectory() as scratch:
         request, result = Path(scratch, "request.json"), Path(scratch, "result.pt")
         request.write_text(json.dumps({"prompts": prompts, "texts": texts}))
-        command = [sys.executable, "-I", proof_reader.__file__, str(folder.resolve()), str(request), str(result)]
+        # -P: else the reader's own directory, which is full of our modules, would come first in the import path.
+        command = [sys.executable, "-P", proof_reader.__file__, str(folder.resolve()), str(request), str(result)]
         # The folder must be enough by itself; CUDA is hidden, so that both sides compute on the CPU.
         environment = os.environ | {
             "HF_HUB_OFFLINE": "1",
             "CUDA_VISIBLE_DEVICES": "",
             "TRANSFORMERS_VERBOSITY": "error",
         }
-        run = subprocess.run(command, env=environment, cwd=scratch, capture_output=True, text=True, check=False)
+        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if run.returncode != 0:
             lines = run.stderr.strip().splitlines() or [f"exit code {run.returncode}"]
             raise ExportMismatchError(f"{folder} does not load with plain transformers: {lines[-1]}")

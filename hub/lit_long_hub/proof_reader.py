@@ -1,6 +1,6 @@
 """Reads a release the way a stranger does: plain transformers, a fresh process, nothing of lit-long.
 
-Run by path (``python -I proof_reader.py FOLDER PROMPTS RESULT``), so it must import neither lit_long nor anything
+Run by path (``python -P proof_reader.py FOLDER PROMPTS RESULT``), so it must import neither lit_long nor anything
 beside it. The same ``measure`` runs on the training model in the exporting process; then the two are compared.
 """
 
