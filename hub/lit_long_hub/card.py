@@ -1,0 +1,233 @@
+"""Writes the README of a release from the facts of the run: front matter that the Hub accepts, and no placeholders.
+
+A section whose facts are not there is left out. Local paths never get in: ``base_model`` is a Hub id or absent, and
+data sources are named only where they are public.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from lit_long_hub.privacy import is_local, public_source
+
+_METHODS = {
+    "none": "rotary positions as the base model has them",
+    "abf": "RoPE with an adjusted base frequency (ABF): the base is raised, so that distant tokens lose less attention",
+    "linear": "position interpolation (PI): positions are divided by a factor",
+    "ntk": "NTK-aware scaling: the base is raised by the factor that maps the slowest frequency to the new length",
+    "yarn": "YaRN: slow frequencies interpolated, fast ones kept, attention rescaled",
+    "llama3": "Llama 3.1 scaling: slow frequencies divided by a factor, fast ones kept, a ramp between",
+}
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """Everything a card is made from."""
+
+    record: Mapping[str, Any]
+    """The checkpoint's ``lit_long`` entry."""
+
+    config: Mapping[str, Any]
+    """The content of config.json."""
+
+    base_model: str | None
+    """Hub id of the base model, None where it is not public."""
+
+    parameters: int
+    """Elements of the weights."""
+
+    licence: Mapping[str, str]
+    """``license`` and, for ``other``, its name and link; may be empty."""
+
+    verification: Mapping[str, Any] | None
+    """The content of verification.json, None where the proof was left out."""
+
+    evaluation: str | None
+    """Markdown of the evaluation report, None where there is none."""
+
+
+def model_card(facts: CardFacts) -> str:
+    """The text of README.md.
+
+    Args:
+        facts: The run's facts.
+    """
+    sections = [
+        _introduction(facts),
+        _context(facts),
+        _usage(facts),
+        _training(facts),
+        f"## Evaluation\n\n{facts.evaluation}" if facts.evaluation else "",
+        _verification(facts.verification),
+        _versions(facts),
+    ]
+    head = yaml.safe_dump(_front_matter(facts), sort_keys=False, allow_unicode=True, width=120)
+    return f"---\n{head}---\n\n" + "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _front_matter(facts: CardFacts) -> dict[str, Any]:
+    head: dict[str, Any] = dict(facts.licence)
+    if facts.base_model:
+        head |= {"base_model": facts.base_model, "base_model_relation": "finetune"}
+    tags = ["long-context", "lit-long", f"rope-{facts.record['rope']['method']}"]
+    if facts.record.get("lora"):
+        tags.append("lora")
+    return head | {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": tags}
+
+
+def _introduction(facts: CardFacts) -> str:
+    rope = facts.record["rope"]
+    name = facts.base_model.rpartition("/")[2] if facts.base_model else f"Language model ({facts.config['model_type']})"
+    base = f"`{facts.base_model}`" if facts.base_model else "A decoder"
+    lines = [
+        f"# {name}, {rope['context_length']:,} tokens",
+        "",
+        f"{base} with its context extended from {rope['native_length']:,} to {rope['context_length']:,} tokens by "
+        f"continual pretraining with lit-long; {facts.parameters:,} parameters.",
+    ]
+    if facts.record.get("lora"):
+        lines[-1] += " It was trained with LoRA; the adapter is merged into these weights."
+    if str(facts.licence.get("license", "")).startswith("llama"):
+        lines += ["", "Built with Llama."]
+    return "\n".join(lines)
+
+
+def _context(facts: CardFacts) -> str:
+    rope, training = facts.record["rope"], facts.record.get("training") or {}
+    rows = [
+        ("Native context", _tokens(rope["native_length"])),
+        ("Extended context (`max_position_embeddings`)", _tokens(rope["context_length"])),
+        ("Trained at sequence length", _tokens(training.get("sequence_length"))),
+        ("Position method", _METHODS.get(rope["method"], rope["method"])),
+        ("RoPE base of the base model", _plain(rope.get("native_base"))),
+    ]
+    literal = json.dumps(facts.config["rope_parameters"], indent=2)
+    return (
+        f"## Context\n\n{_table(rows)}\n\n```json\n{literal}\n```\n\nconfig.json holds this as `rope_parameters` "
+        "(transformers 5) and as `rope_theta` and `rope_scaling` (transformers 4 and engines that read those)."
+    )
+
+
+def _usage(facts: CardFacts) -> str:
+    length = facts.record["rope"]["context_length"]
+    return f"""## Use
+
+```python
+{usage_snippet(".", comment="  # this folder, or the id of its repository")}
+```
+
+With vLLM, in this folder (state the length: some versions derive another from the RoPE settings):
+
+```sh
+vllm serve . --max-model-len {length}
+```"""
+
+
+def usage_snippet(folder: str, *, comment: str = "") -> str:
+    """Python that loads a release and continues a text."""
+    return f"""from transformers import AutoModelForCausalLM, AutoTokenizer
+
+name = {json.dumps(folder)}{comment}
+tokenizer = AutoTokenizer.from_pretrained(name)
+model = AutoModelForCausalLM.from_pretrained(name, dtype="auto")
+inputs = tokenizer("Once upon a time", return_tensors="pt")
+print(tokenizer.decode(model.generate(**inputs, max_new_tokens=50)[0]))"""
+
+
+def _training(facts: CardFacts) -> str:
+    training = facts.record.get("training") or {}
+    data = training.get("data") or {}
+    betas = training.get("betas")
+    rows = [
+        ("Optimizer steps", _plain(training.get("steps"))),
+        ("Tokens trained on", _plain(training.get("tokens"))),
+        ("Tokens per step", _plain(training.get("tokens_per_step"))),
+        ("Sequence length", _plain(training.get("sequence_length"))),
+        ("Micro-batch (sequences)", _plain(training.get("micro_batch"))),
+        ("Peak learning rate", _plain(training.get("learning_rate"))),
+        ("Warm-up steps", _plain(training.get("warmup_steps"))),
+        ("Final learning rate, of the peak", _plain(training.get("final_lr_ratio"))),
+        ("AdamW betas", ", ".join(f"{beta:g}" for beta in betas) if betas else None),
+        ("AdamW epsilon", _plain(training.get("eps"))),
+        ("Weight decay", _plain(training.get("weight_decay"))),
+        ("Precision", _plain(training.get("precision"))),
+        ("Seed", str(training["seed"]) if training.get("seed") is not None else None),
+        ("Loss of the last step (nats per token)", _plain(training.get("last_loss"))),
+        ("Time", _duration(training.get("seconds"))),
+        ("Device", _plain(training.get("device"))),
+        ("Data", _plain(data.get("name"))),
+        ("Data, tokens", _plain(data.get("tokens"))),
+        ("Data, documents", _plain(data.get("documents"))),
+        ("Data, licence", _plain(data.get("license"))),
+        ("Data, source", public_source(data.get("source"))),
+    ]
+    lora = facts.record.get("lora") or {}
+    rows += [("LoRA rank", _plain(lora.get("r"))), ("LoRA alpha", _plain(lora.get("lora_alpha")))]
+    table = _table(rows)
+    return f"## Training\n\n{table}" if table else ""
+
+
+def _verification(verification: Mapping[str, Any] | None) -> str:
+    if verification is None:
+        return ""
+    rows = [
+        f"| {p['tokens']:,} | {p['first_position']:,} to {p['last_position']:,} | {p['max_abs_difference']:.2g} "
+        f"| {p['largest_logit']:.4g} | {p['same_top_token']:.1%} |"
+        for p in verification["prompts"]
+    ]
+    positions = verification["positions"]
+    return "\n".join(
+        [
+            "## Verification",
+            "",
+            f"This folder was compared with the training model before this card was written. {verification['rule']}",
+            "",
+            "| tokens | positions | largest difference | largest logit | same top token |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+            f"`inv_freq` ({positions['frequencies']} frequencies) differs from the training model's by "
+            f"{positions['inv_freq_difference']:.2g} (relative), and by "
+            f"{positions['inv_freq_difference_by_legacy_keys']:.2g} when computed from `rope_theta` and `rope_scaling` "
+            "alone. All numbers, and a prompt with its expected logits, are in `verification.json`.",
+        ]
+    )
+
+
+def _versions(facts: CardFacts) -> str:
+    versions = facts.record.get("versions") or {}
+    rows = [(name, _plain(version)) for name, version in versions.items()]
+    table = _table(rows)
+    return f"## Versions\n\n{table}" if table else ""
+
+
+def _table(rows: list[tuple[str, str | None]]) -> str:
+    lines = [f"| {name} | {value} |" for name, value in rows if value]
+    return "\n".join(["| | |", "|---|---|", *lines]) if lines else ""
+
+
+def _tokens(value: Any) -> str | None:
+    return f"{value:,} tokens" if isinstance(value, int) else None
+
+
+def _plain(value: Any) -> str | None:
+    """A fact as text; None where it is missing or names a local place."""
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.6g}" if value == value else None
+    text = str(value).replace("|", "\\|").replace("\n", " ")
+    return None if is_local(text) else text
+
+
+def _duration(seconds: Any) -> str | None:
+    if not isinstance(seconds, (int, float)):
+        return None
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"

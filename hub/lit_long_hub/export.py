@@ -1,0 +1,195 @@
+"""Checkpoint in, proved Hugging Face folder out: the order of the steps and nothing else.
+
+The order matters: whatever can be refused is refused before the output is touched; config.json, which makes the folder
+loadable, comes after weights and tokenizer; README.md comes after the proof. Any failure takes config.json away again.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lit_long.errors import UserError
+from lit_long_hub import proof_reader
+from lit_long_hub.architecture import Architecture, read_architecture
+from lit_long_hub.atomic_file import copy_file, write_json, write_text
+from lit_long_hub.card import CardFacts, model_card
+from lit_long_hub.checkpoint import Checkpoint, read_checkpoint
+from lit_long_hub.config_files import release_config, special_ids, write_config, write_generation_config
+from lit_long_hub.convert import Progress, plan_weights, release_dtype, write_weights
+from lit_long_hub.licence import find_licence
+from lit_long_hub.output_folder import RECORD_NAME, prepare_folder, release_record
+from lit_long_hub.privacy import hub_id
+from lit_long_hub.proof import TEXTS, VERIFICATION_NAME, ExportMismatchError, prove, withdraw
+from lit_long_hub.reference import make_prompts, measure_reference
+from lit_long_hub.release_weights import ReleaseWeights, open_weights
+from lit_long_hub.report import copy_plots, read_report
+from lit_long_hub.tokenizer_files import TokenizerFiles, find_tokenizer, load_tokenizer, write_tokenizer
+from lit_long_hub.weights import cached_folder
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What an export made."""
+
+    folder: Path
+    """The release."""
+
+    files: list[str]
+    """Every file written, relative to the folder."""
+
+    total_bytes: int
+    """Bytes of the weights."""
+
+    parameters: int
+    """Elements of the weights, tied ones once."""
+
+    dtype: str
+    """Of the weights: ``float32``, ``bfloat16`` or ``float16``."""
+
+    verification: dict[str, Any] | None
+    """The content of verification.json; None with ``verify=False``."""
+
+
+def export_checkpoint(
+    checkpoint: str | Path,
+    output: str | Path,
+    *,
+    dtype: str | None = None,
+    max_shard_size: int | str = "5GB",
+    license: str | None = None,
+    base_model: str | None = None,
+    tokenizer: str | None = None,
+    report: str | Path | None = None,
+    verify: bool = True,
+    progress: Progress | None = None,
+) -> ExportResult:
+    """Turn a lit-long checkpoint into a folder that plain transformers loads with the same logits.
+
+    Args:
+        checkpoint: A single-file checkpoint of ``LongContextModule``.
+        output: Folder to write: new, empty or an earlier export, which is replaced.
+        dtype: ``float32``, ``bfloat16`` or ``float16``; None keeps the checkpoint's (float32 where LoRA is merged).
+        max_shard_size: Largest weight file, in bytes or as text such as ``5GB``.
+        license: Hub id of the licence; None takes it from the base model's card.
+        base_model: Hub id or folder of the base model, where the checkpoint's own is gone or private.
+        tokenizer: Hub id or folder of the tokenizer, likewise.
+        report: ``report.md`` of ``lit-long evaluate``, whose tables and plots go into the card.
+        verify: Whether to prove the folder. Without a proof there is no verification.json and the card is silent on it.
+        progress: Called with a text, the steps done and the steps in all.
+
+    Returns:
+        The folder, its files and the measured numbers.
+
+    Raises:
+        UserError: Something in the input that a user can correct; the output does not load.
+        ExportMismatchError: The folder is not the model that was trained; its config.json was taken away.
+    """
+    progress = progress or (lambda text, done, total: None)
+    output = Path(output)
+    source = read_checkpoint(checkpoint)
+    architecture = read_architecture(source.record["config"])
+    base, revision = source.base_model(base_model)
+    weights = open_weights(source, architecture, base=base, revision=revision)
+    plan = plan_weights(
+        weights.release.specs(),
+        weights.release_names,
+        dtype=release_dtype(weights.release.specs(), dtype),
+        max_shard_size=max_shard_size,
+    )
+    licence = find_licence(license, cached_folder(base, revision))
+    evaluation = read_report(report) if report is not None else None
+    words = find_tokenizer(
+        source.tokenizer(tokenizer),
+        vocab_size=int(architecture.config.vocab_size),
+        revision=revision if source.tokenizer(tokenizer) == base else None,
+    )
+    token_ids = special_ids(architecture.config, words.token_ids)
+    config = release_config(architecture, context_length=source.context_length, dtype=plan.dtype, token_ids=token_ids)
+    places = [Path(place) for place in (base, words.source) if place and Path(place).is_dir()]
+
+    with _disk_errors(output):
+        prepare_folder(output, inputs=[source.path, *places], needed=plan.total_bytes)
+    with _disk_errors(output), _withdrawn_on_failure(output):
+        public_base = hub_id(base, revision=revision)
+        write_json(output / RECORD_NAME, release_record(source, base_model=public_base, base_revision=revision))
+        files = [RECORD_NAME, *write_tokenizer(words, output, context_length=source.context_length)]
+        files.append(write_generation_config(output, token_ids))
+        files += [copy_file(path, output / path.name).name for path in licence.files]
+        files += write_weights(plan, weights.release, output, progress=progress)
+        files.append(write_config(output, config))
+        verification = None
+        if verify:
+            verification = _verify(source, architecture, weights, plan.dtype, words, output, progress)
+            files.append(VERIFICATION_NAME)
+        files += copy_plots(evaluation, output) if evaluation else []
+        facts = CardFacts(
+            record=source.record,
+            config=config,
+            base_model=public_base,
+            parameters=plan.parameters,
+            licence=licence.entries,
+            verification=verification,
+            evaluation=evaluation.markdown if evaluation else None,
+        )
+        write_text(output / "README.md", model_card(facts))
+    return ExportResult(
+        folder=output,
+        files=[*files, "README.md"],
+        total_bytes=plan.total_bytes,
+        parameters=plan.parameters,
+        dtype=str(plan.dtype).removeprefix("torch."),
+        verification=verification,
+    )
+
+
+def _verify(
+    source: Checkpoint,
+    architecture: Architecture,
+    weights: ReleaseWeights,
+    dtype: torch.dtype,
+    words: TokenizerFiles,
+    output: Path,
+    progress: Progress,
+) -> dict[str, Any]:
+    prompts = make_prompts(
+        vocab_size=int(architecture.config.vocab_size),
+        native_length=source.native_length,
+        context_length=source.context_length,
+    )
+    progress("Measuring the training model", 0, 1)
+    reference = measure_reference(architecture, weights, dtype=dtype, prompts=prompts)
+    progress("Measuring the training model", 1, 1)
+    progress("Loading the folder in a fresh process", 0, 1)
+    expected = proof_reader.read_tokenizer(load_tokenizer(words.folder, words.source), TEXTS)
+    try:
+        verification = prove(output, reference, expected | {"model_max_length": source.context_length})
+    except ExportMismatchError as error:
+        if error.verification is not None:
+            write_json(output / VERIFICATION_NAME, error.verification)
+        raise
+    write_json(output / VERIFICATION_NAME, verification)
+    progress("Loading the folder in a fresh process", 1, 1)
+    return verification
+
+
+@contextmanager
+def _withdrawn_on_failure(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        withdraw(output)
+        raise
+
+
+@contextmanager
+def _disk_errors(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"Writing {output} failed: {error.strerror or error}. Free space or give another folder."
+        ) from error

@@ -1,0 +1,145 @@
+"""Merges a LoRA adapter into its base, tensor by tensor: ``W + scale * (B @ A)`` in float32.
+
+A release of a LoRA run is merged by default, because an adapter cannot carry a change of RoPE: every loader takes the
+base model's positions, and the logits differ without a word. Plain LoRA and rank-stabilised LoRA merge exactly this
+way (Hu et al. 2021, section 4.1; Kalajdzievski 2023: ``alpha / sqrt(r)``); variants whose merge is another formula, or
+whose initialisation changed the base weights, are refused.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from lit_long.errors import UserError
+from lit_long_hub.architecture import Architecture
+from lit_long_hub.weights import TensorSpec, WeightSource
+
+PEFT_PREFIX = "base_model.model."
+_ADAPTER = "default"
+_FREE = {
+    "r", "target_modules", "exclude_modules", "lora_alpha", "lora_dropout", "bias", "use_rslora", "modules_to_save",
+    "init_lora_weights", "layers_to_transform", "layers_pattern", "rank_pattern", "inference_mode", "peft_type",
+    "base_model_name_or_path", "revision", "task_type", "auto_mapping", "peft_version", "runtime_config",
+}  # fmt: skip
+_PLAIN_STARTS = (True, False, "gaussian", "orthogonal")
+
+
+class MergedWeights:
+    """The base model's weights with an adapter merged in; float32 where the adapter changes a matrix.
+
+    Args:
+        base: The base model's weights.
+        base_names: Stored name to the name in ``base`` (``architecture.match_names``).
+        adapter: The trained tensors of the run, named as peft names them.
+        lora: The adapter's config as a dict.
+        architecture: The model, for the other names of tied tensors.
+
+    Raises:
+        UserError: A LoRA variant that this does not merge exactly, or a tensor that belongs to none of the layers.
+    """
+
+    def __init__(
+        self,
+        *,
+        base: WeightSource,
+        base_names: Mapping[str, str],
+        adapter: Mapping[str, torch.Tensor],
+        lora: Mapping[str, Any],
+        architecture: Architecture,
+    ) -> None:
+        check_mergeable(lora)
+        self._base, self._base_names = base, base_names
+        self._alpha, self._rslora = float(lora["lora_alpha"]), bool(lora.get("use_rslora"))
+        self._low_rank: dict[str, dict[str, torch.Tensor]] = {}
+        self._trained: dict[str, torch.Tensor] = {}
+        for name, tensor in adapter.items():
+            self._sort(name, tensor, architecture)
+        self._check_pairs(architecture)
+
+    def specs(self) -> dict[str, TensorSpec]:
+        """Names, shapes and dtypes of the merged model."""
+        base = self._base.specs()
+        result = {}
+        for stored, name in self._base_names.items():
+            dtype = torch.float32 if stored in self._low_rank else base[name].dtype
+            result[stored] = TensorSpec(base[name].shape, dtype)
+            if stored in self._trained:
+                result[stored] = TensorSpec(tuple(self._trained[stored].shape), self._trained[stored].dtype)
+        return result
+
+    def read(self, name: str) -> torch.Tensor:
+        """One tensor of the merged model: trained, merged or the base's own."""
+        if name in self._trained:
+            return self._trained[name]
+        weight = self._base.read(self._base_names[name])
+        pair = self._low_rank.get(name)
+        if pair is None:
+            return weight
+        down, up = pair["lora_A"].float(), pair["lora_B"].float()
+        rank = down.shape[0]
+        scale = self._alpha / (math.sqrt(rank) if self._rslora else rank)
+        return weight.float() + scale * (up @ down)
+
+    def _sort(self, name: str, tensor: torch.Tensor, architecture: Architecture) -> None:
+        plain = name.removeprefix(PEFT_PREFIX)
+        for part in ("lora_A", "lora_B"):
+            suffix = f".{part}.{_ADAPTER}.weight"
+            if plain.endswith(suffix):
+                stored = f"{plain.removesuffix(suffix)}.weight"
+                self._low_rank.setdefault(architecture.aliases.get(stored, stored), {})[part] = tensor
+                return
+        if ".original_module." in plain:  # the untouched copy that peft keeps beside a module it trains
+            return
+        plain = plain.replace(f".modules_to_save.{_ADAPTER}.", ".").replace(".base_layer.", ".")
+        plain = architecture.aliases.get(plain, plain)
+        if plain not in self._base_names:
+            raise UserError(
+                f"The checkpoint holds {name}, which is neither plain LoRA on a linear layer nor a weight of "
+                f"{architecture.model_class.__name__}: it cannot be merged exactly."
+            )
+        self._trained[plain] = tensor
+
+    def _check_pairs(self, architecture: Architecture) -> None:
+        for stored, pair in self._low_rank.items():
+            if stored not in self._base_names or pair.keys() != {"lora_A", "lora_B"}:
+                raise UserError(f"The LoRA tensors of {stored} are incomplete or have no layer in the base model.")
+            shape = (pair["lora_B"].shape[0], pair["lora_A"].shape[1])
+            if shape != architecture.shapes[stored] or pair["lora_B"].shape[1] != pair["lora_A"].shape[0]:
+                raise UserError(
+                    f"The LoRA tensors of {stored} make a {list(shape)} update, the layer is "
+                    f"{list(architecture.shapes[stored])}: the base model is not the one that was trained."
+                )
+        for stored in self._low_rank.keys() & self._trained.keys():
+            raise UserError(f"{stored} is both trained whole and adapted by LoRA: which of them is meant is not known.")
+
+
+def check_mergeable(lora: Mapping[str, Any]) -> None:
+    """Refuse adapters whose merge is another formula than plain or rank-stabilised LoRA's.
+
+    Args:
+        lora: The adapter's config as a dict (``LoraConfig.to_dict()``).
+
+    Raises:
+        UserError: DoRA, initialisations that change the base weights (PiSSA, OLoRA, LoftQ), per-layer alpha and any
+            other setting that is not known to leave the merge as it is.
+    """
+    from peft import LoraConfig
+
+    if str(getattr(lora.get("peft_type"), "value", lora.get("peft_type", "LORA"))).upper() != "LORA":
+        raise UserError(f"Only LoRA adapters can be merged, this one is {lora['peft_type']}.")
+    if lora.get("lora_alpha") is None:
+        raise UserError("The checkpoint's LoRA settings lack lora_alpha, so the adapter's scale is not known.")
+    if lora.get("init_lora_weights", True) not in _PLAIN_STARTS:
+        raise UserError(
+            f"init_lora_weights={lora['init_lora_weights']!r} changes the base weights at the start of training: the "
+            f"adapter does not belong to the published base model. Export supports {list(_PLAIN_STARTS)}."
+        )
+    usual = LoraConfig().to_dict()
+    for key, value in lora.items():
+        if key not in _FREE and value and value != usual.get(key):
+            raise UserError(
+                f"LoRA setting {key}={value!r} is not supported by export: the merge is proved for plain LoRA and "
+                "use_rslora only. Train without it, or merge with peft yourself."
+            )

@@ -1,0 +1,219 @@
+"""Proves that a release is the model that was trained, or withdraws it.
+
+A fresh process loads the folder with plain transformers. Compared are the rotary frequencies (live against live, and
+against the float64 formula of older readers), the logits on prompts that reach past the native length, the
+tokenizer and the context length. It costs one float32 copy of the model in memory, and two
+forward passes over about 1,100 tokens.
+"""
+
+import hashlib
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from lit_long_hub import proof_reader
+from lit_long_hub.config_files import read_config
+from lit_long_hub.legacy_rope import legacy_rope
+from lit_long_hub.reference import PROMPT_SEED, Reference
+from lit_long_hub.weights import INDEX_NAME
+
+VERIFICATION_NAME = "verification.json"
+LOGIT_TOLERANCE = 1e-4
+"""Largest difference of logits over the largest logit: both sides compute in float32, on equal weights."""
+
+FREQUENCY_TOLERANCE = 1e-5
+"""Relative; between float32 frequencies and the float64 formula. A wrong base differs by percents."""
+
+TEXTS = ["The quick brown fox jumps over 13 lazy dogs.", "  Zwölf Boxkämpfer\n\tjagen 漢字 🙂 <|end|> x=1;"]
+RULE = (
+    "Weights are rounded to the release's dtype on both sides and computed with in float32; the logits of the folder, "
+    "loaded by plain transformers in a fresh process, may differ from the training model's by at most "
+    f"{LOGIT_TOLERANCE:g} of the largest logit."
+)
+
+Reader = Callable[[Path, list[dict[str, Any]], list[str]], dict[str, Any]]
+
+
+class ExportMismatchError(RuntimeError):
+    """The exported folder is not the model that was trained; the message says in what it differs.
+
+    Args:
+        message: Every difference found.
+        verification: The measured numbers, where the folder could be measured at all.
+    """
+
+    def __init__(self, message: str, verification: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.verification = verification
+
+
+def read_in_fresh_process(folder: Path, prompts: list[dict[str, Any]], texts: list[str]) -> dict[str, Any]:
+    """Run ``proof_reader`` on a folder in a new Python process.
+
+    Raises:
+        ExportMismatchError: The folder does not load there.
+    """
+    with TemporaryDirectory() as scratch:
+        request, result = Path(scratch, "request.json"), Path(scratch, "result.pt")
+        request.write_text(json.dumps({"prompts": prompts, "texts": texts}))
+        # -P: else the reader's own directory, which is full of our modules, would come first in the import path.
+        command = [sys.executable, "-P", proof_reader.__file__, str(folder.resolve()), str(request), str(result)]
+        # The folder must be enough by itself; CUDA is hidden, so that both sides compute on the CPU.
+        environment = os.environ | {
+            "HF_HUB_OFFLINE": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+            "TRANSFORMERS_VERBOSITY": "error",
+        }
+        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if run.returncode != 0:
+            lines = run.stderr.strip().splitlines() or [f"exit code {run.returncode}"]
+            raise ExportMismatchError(f"{folder} does not load with plain transformers: {lines[-1]}")
+        return torch.load(result, weights_only=True)
+
+
+def prove(
+    folder: Path, reference: Reference, tokenizer: Mapping[str, Any], *, reader: Reader = read_in_fresh_process
+) -> dict[str, Any]:
+    """Compare a release with the training model.
+
+    Args:
+        folder: A complete release, but for verification.json and README.md.
+        reference: The training model's measurements.
+        tokenizer: ``proof_reader.read_tokenizer`` of the tokenizer that was trained with, on ``TEXTS``, with
+            ``model_max_length`` set to the context length.
+        reader: How the folder is read.
+
+    Returns:
+        The content of verification.json; ``passed`` is True.
+
+    Raises:
+        ExportMismatchError: With every difference found; its ``verification`` is the content of verification.json.
+    """
+    reading = reader(folder, reference.prompts, TEXTS)
+    problems, prompts = [], []
+    for prompt in reference.prompts:
+        numbers = _compare_logits(prompt, reference.logits[prompt["name"]], reading["logits"][prompt["name"]])
+        prompts.append(numbers)
+        relative = numbers["relative_difference"]
+        if relative is None:
+            problems.append(f"logits of prompt {prompt['name']!r} are not finite or of another vocabulary")
+        elif relative > LOGIT_TOLERANCE:
+            problems.append(
+                f"logits of prompt {prompt['name']!r} differ by {relative:.3g} of the largest logit, "
+                f"allowed is {LOGIT_TOLERANCE:g}"
+            )
+    positions = _compare_positions(folder, reference, reading, problems)
+    context_length = reference.prompts[-1]["position_ids"][-1] + 1
+    if reading["context_length"] != context_length:
+        problems.append(f"max_position_embeddings is {reading['context_length']} instead of {context_length}")
+    dtype = str(reference.dtype).removeprefix("torch.")
+    if reading["dtypes"] != [dtype]:
+        problems.append(f"weights load as {', '.join(reading['dtypes'])} instead of {dtype}")
+    for key, expected in tokenizer.items():
+        if reading["tokenizer"][key] != expected:
+            problems.append(f"the tokenizer's {key} differs from the one that was trained with")
+    short = reference.prompts[0]
+    top = reference.logits[short["name"]][-1].topk(5)
+    verification = {
+        "writer": "lit-long",
+        "format": 1,
+        "passed": not problems,
+        "problems": problems,
+        "rule": RULE,
+        "dtype": dtype,
+        "logit_tolerance": LOGIT_TOLERANCE,
+        "prompts": prompts,
+        "prompt_seed": PROMPT_SEED,
+        "prompt_sha256": hashlib.sha256(json.dumps(reference.prompts).encode()).hexdigest(),
+        "positions": positions,
+        "tokenizer_size": reading["tokenizer"]["size"],
+        "versions": reading["versions"],
+        "check_it_yourself": {
+            "input_ids": short["input_ids"],
+            "top_tokens_after_last": top.indices.tolist(),
+            "their_logits": [_number(round(value, 5)) for value in top.values.tolist()],
+        },
+    }
+    if problems:
+        raise ExportMismatchError(f"{folder} is not the model that was trained: {'; '.join(problems)}.", verification)
+    return verification
+
+
+def _compare_logits(prompt: Mapping[str, Any], expected: torch.Tensor, got: torch.Tensor) -> dict[str, Any]:
+    same_shape = expected.shape == got.shape
+    scale = expected.abs().max().item()
+    difference = (expected - got).abs().max().item() if same_shape else float("nan")
+    relative = difference / max(scale, 1e-12)
+    return {
+        "name": prompt["name"],
+        "tokens": len(prompt["input_ids"]),
+        "first_position": prompt["position_ids"][0],
+        "last_position": prompt["position_ids"][-1],
+        "max_abs_difference": _number(difference),
+        "largest_logit": _number(scale),
+        "relative_difference": _number(relative),
+        "same_top_token": float((expected.argmax(-1) == got.argmax(-1)).float().mean()) if same_shape else 0.0,
+    }
+
+
+def _compare_positions(
+    folder: Path, reference: Reference, reading: Mapping[str, Any], problems: list[str]
+) -> dict[str, Any]:
+    config = read_config(folder)
+    live = _relative(reading["inv_freq"], reference.inv_freq)
+    try:
+        legacy_inv_freq, legacy_scaling = legacy_rope(config)
+    except (KeyError, ValueError) as error:
+        problems.append(f"older readers cannot read the positions in config.json: {error}")
+        legacy_inv_freq, legacy_scaling = torch.empty(0), reference.attention_scaling
+    legacy = _relative(legacy_inv_freq, reference.inv_freq)
+    if live is None or live > FREQUENCY_TOLERANCE:
+        problems.append(f"inv_freq differs from the training model's by {_percent(live)}")
+    if legacy is None or legacy > FREQUENCY_TOLERANCE:
+        problems.append(
+            f"inv_freq as older readers compute it (rope_theta, rope_scaling) differs by {_percent(legacy)}"
+        )
+    for who, scaling in (("", reading["attention_scaling"]), (" as older readers compute it", legacy_scaling)):
+        if abs(scaling - reference.attention_scaling) > FREQUENCY_TOLERANCE:
+            problems.append(f"attention scaling{who} is {scaling:.6g} instead of {reference.attention_scaling:.6g}")
+    if reading["inv_freq_dtype"] != "float32":
+        problems.append(f"inv_freq loads as {reading['inv_freq_dtype']} instead of float32")
+    return {
+        "frequencies": len(reference.inv_freq),
+        "inv_freq_difference": live,
+        "inv_freq_difference_by_legacy_keys": legacy,
+        "attention_scaling": reference.attention_scaling,
+        "max_position_embeddings": reading["context_length"],
+    }
+
+
+def _relative(got: torch.Tensor, expected: torch.Tensor) -> float | None:
+    if got.shape != expected.shape:
+        return None
+    return ((got - expected).abs() / expected.abs()).max().item()
+
+
+def _percent(relative: float | None) -> str:
+    return "its length" if relative is None else f"{relative:.2%}"
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN and no infinity; None fails the comparison that follows."""
+    return value if math.isfinite(value) else None
+
+
+def withdraw(folder: Path) -> None:
+    """Make an unproved folder loadable by nobody: config.json is renamed, the index removed."""
+    for name in ("README.md", INDEX_NAME):
+        (folder / name).unlink(missing_ok=True)
+    config = folder / "config.json"
+    if config.is_file():
+        os.replace(config, folder / "config.json.refused")

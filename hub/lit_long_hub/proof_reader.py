@@ -1,0 +1,121 @@
+"""Reads a release the way a stranger does: plain transformers, a fresh process, nothing of lit-long.
+
+Run by path (``python -P proof_reader.py FOLDER PROMPTS RESULT``), so it must import neither lit_long nor anything
+beside it. The same ``measure`` runs on the training model in the exporting process; then the two are compared.
+"""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+KEPT_POSITIONS = 64
+"""Logits are compared at the last so many positions of a prompt, each of which has seen all earlier ones."""
+
+
+def measure(model: Any, prompts: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """Logits of a model on prompts, in the dtype of its weights, on the CPU.
+
+    Args:
+        model: A causal LM.
+        prompts: Each with ``name``, ``input_ids`` and ``position_ids`` (lists of T integers).
+
+    Returns:
+        Prompt name to float32 [min(T, 64), V].
+    """
+    logits = {}
+    with torch.no_grad():
+        for prompt in prompts:
+            ids = torch.tensor([prompt["input_ids"]])
+            output = model(
+                input_ids=ids,
+                position_ids=torch.tensor([prompt["position_ids"]]),
+                # Given, so that transformers does not take a jump in the positions for a new packed document.
+                attention_mask=torch.ones_like(ids),
+                use_cache=False,
+            )
+            logits[prompt["name"]] = output.logits[0, -KEPT_POSITIONS:].float().contiguous()
+    return logits
+
+
+def rotary(model: Any) -> tuple[torch.Tensor, float, str]:
+    """The live rotary frequencies of a model.
+
+    Returns:
+        ``inv_freq`` as float64 [D/2], the factor on cos and sin, and the dtype the model holds the frequencies in.
+
+    Raises:
+        ValueError: The model has none, or modules that disagree.
+    """
+    found = [module for module in model.modules() if isinstance(getattr(module, "inv_freq", None), torch.Tensor)]
+    if not found:
+        raise ValueError("the model has no module with inv_freq")
+    first = found[0].inv_freq
+    if any(not torch.equal(module.inv_freq, first) for module in found):
+        raise ValueError("the model's rotary modules hold different inv_freq")
+    scaling = float(getattr(found[0], "attention_scaling", 1.0))
+    return first.detach().double().cpu(), scaling, str(first.dtype).removeprefix("torch.")
+
+
+def read_tokenizer(tokenizer: Any, texts: list[str]) -> dict[str, Any]:
+    """What a tokenizer does to texts: ids, special tokens, maximum length and chat template."""
+    template = tokenizer.chat_template
+    return {
+        "ids": [tokenizer(text)["input_ids"] for text in texts],
+        "size": len(tokenizer),
+        "special": {key: getattr(tokenizer, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")},
+        "chat_template": None if template is None else hashlib.sha256(str(template).encode()).hexdigest(),
+        "model_max_length": tokenizer.model_max_length,
+    }
+
+
+def read_folder(folder: Path, prompts: list[dict[str, Any]], texts: list[str]) -> dict[str, Any]:
+    """Load a release with plain transformers and measure it.
+
+    The weights are loaded in the dtype that the release declares, then computed with in float32: what is compared is
+    the stored numbers, not the rounding of a machine's low-precision kernels.
+    """
+    import platform
+
+    import transformers
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model, loading = AutoModelForCausalLM.from_pretrained(str(folder), dtype="auto", output_loading_info=True)
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if loading[kind]:
+            raise ValueError(f"{kind} on loading: {sorted(map(str, loading[kind]))[:5]}")
+    dtypes = sorted({str(value.dtype).removeprefix("torch.") for value in model.parameters()})
+    inv_freq, scaling, held_in = rotary(model)
+    model = model.float().eval()
+    return {
+        "logits": measure(model, prompts),
+        "inv_freq": inv_freq,
+        "attention_scaling": scaling,
+        "inv_freq_dtype": held_in,
+        "dtypes": dtypes,
+        "context_length": model.config.max_position_embeddings,
+        "tokenizer": read_tokenizer(AutoTokenizer.from_pretrained(str(folder)), texts),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "transformers": transformers.__version__,
+        },
+    }
+
+
+def main(folder: str, request: str, result: str) -> int:
+    """Measure ``folder`` as ``request`` asks (JSON) and save the answer (tensors and plain data) to ``result``."""
+    asked = json.loads(Path(request).read_text())
+    answer = read_folder(Path(folder), asked["prompts"], asked["texts"])
+    strangers = sorted(name for name in sys.modules if name.partition(".")[0] in ("lit_long", "lit_long_hub"))
+    if strangers:
+        raise RuntimeError(f"the proof must run without lit-long, but {strangers[0]} is loaded")
+    torch.save(answer, result)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,117 @@
+"""The training model, built in this process from the checkpoint alone; what a release is compared with.
+
+It never reads the exported folder: config and weights come from the checkpoint (and the base model for LoRA, with
+peft's own adapter layers instead of our merge). For a release in bfloat16 or float16 every weight is rounded to that
+dtype and the arithmetic stays float32, on both sides: so the tolerance is that of float32, and what a mismatch shows is
+a wrong number in a file, not a kernel's rounding.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from lit_long.errors import UserError
+from lit_long_hub.architecture import Architecture
+from lit_long_hub.proof_reader import measure, rotary
+from lit_long_hub.release_weights import ReleaseWeights
+
+PROMPT_SEED = 20230927
+_SHORT_TOKENS, _LONG_TOKENS, _FAR_TOKENS = 32, 1024, 64
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Measurements of the training model."""
+
+    prompts: list[dict[str, Any]]
+    """Name, ``input_ids`` and ``position_ids`` of every prompt."""
+
+    logits: dict[str, torch.Tensor]
+    """Prompt name to float32 [positions, V]."""
+
+    inv_freq: torch.Tensor
+    """Live rotary frequencies, float64 [D/2]."""
+
+    attention_scaling: float
+    """Factor on cos and sin."""
+
+    dtype: torch.dtype
+    """The release's dtype, which the weights were rounded to."""
+
+
+def make_prompts(*, vocab_size: int, native_length: int, context_length: int) -> list[dict[str, Any]]:
+    """Three fixed prompts of seeded random tokens.
+
+    * ``short``: up to 32 tokens from position 0;
+    * ``beyond_native``: up to 1,024 consecutive positions that reach past the native length;
+    * ``far``: up to 64 tokens spread evenly from position 0 to the last, so that attention spans every distance.
+
+    Args:
+        vocab_size: Ids are drawn below it.
+        native_length: The base model's length in tokens.
+        context_length: The extended length in tokens.
+    """
+    generator = torch.Generator().manual_seed(PROMPT_SEED)
+    end = min(context_length, max(native_length + _LONG_TOKENS // 2, _LONG_TOKENS))
+    positions = {
+        "short": range(min(_SHORT_TOKENS, context_length)),
+        "beyond_native": range(max(0, end - _LONG_TOKENS), end),
+        "far": [int(x) for x in torch.linspace(0, context_length - 1, min(_FAR_TOKENS, context_length)).tolist()],
+    }
+    return [
+        {
+            "name": name,
+            "input_ids": torch.randint(vocab_size, (len(where),), generator=generator).tolist(),
+            "position_ids": list(where),
+        }
+        for name, where in positions.items()
+    ]
+
+
+def measure_reference(
+    architecture: Architecture,
+    weights: ReleaseWeights,
+    *,
+    dtype: torch.dtype,
+    prompts: list[dict[str, Any]],
+) -> Reference:
+    """Build the training model in float32 and measure it; it is freed before this returns.
+
+    Args:
+        architecture: Config and class of the model.
+        weights: Where the model starts from, and the adapter of a LoRA run.
+        dtype: The release's dtype.
+        prompts: See ``make_prompts``.
+    """
+    state = {stored: weights.start.read(name) for stored, name in weights.start_names.items()}
+    model = architecture.model_class.from_pretrained(
+        None, config=architecture.config, state_dict=state, dtype=torch.float32
+    )
+    del state
+    inv_freq, scaling, _ = rotary(model)
+    if weights.lora is not None:
+        model = _with_adapter(model, weights.adapter or {}, weights.lora, merge=dtype != torch.float32)
+    if dtype != torch.float32:
+        for tensor in model.parameters():
+            tensor.data = tensor.data.to(dtype).float()
+    return Reference(prompts, measure(model.float().eval(), prompts), inv_freq, scaling, dtype)
+
+
+def _with_adapter(model: Any, adapter: Mapping[str, torch.Tensor], lora: Mapping[str, Any], *, merge: bool) -> Any:
+    from dataclasses import fields
+
+    from peft import LoraConfig, get_peft_model
+
+    elsewhere = {"peft_type", "runtime_config", "auto_mapping", "base_model_name_or_path", "revision"}
+    known = {field.name for field in fields(LoraConfig)} - elsewhere
+    settings = {key: value for key, value in lora.items() if key in known}
+    config = LoraConfig(**(settings | {"inference_mode": True, "init_lora_weights": False}))
+    model = get_peft_model(model, config)
+    loaded = model.load_state_dict(adapter, strict=False)
+    if loaded.unexpected_keys:
+        raise UserError(
+            f"peft has no place for {loaded.unexpected_keys[0]}: the checkpoint's LoRA settings do not fit it."
+        )
+    return model.merge_and_unload() if merge else model
