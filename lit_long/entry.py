@@ -38,6 +38,9 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"lit-long: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader (head, less) has seen enough
+        sys.stdout = None  # type: ignore[assignment]  # or Python complains again when it flushes at exit
+        return 0
     except KeyboardInterrupt:
         print("lit-long: stopped", file=sys.stderr)
         return 130

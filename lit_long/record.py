@@ -5,6 +5,7 @@ Lightning's own ``hyper_parameters`` would override the command line at resume (
 """
 
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,9 +41,9 @@ def checkpoint_record(
             "native_base": native.base,
             "context_length": spec.context_length,
         },
-        "base_model": spec.model,
+        "base_model": _lasting_name(spec.model),
         "base_revision": spec.revision,
-        "tokenizer": tokenizer,
+        "tokenizer": _lasting_name(tokenizer),
         "lora": lora,
         "training": _training(optimizer, trainer) | {"seconds": seconds},
         "versions": {
@@ -50,6 +51,11 @@ def checkpoint_record(
             **{name: version(name) for name in ("torch", "transformers", "lightning", "peft")},
         },
     }
+
+
+def _lasting_name(name: str | None) -> str | None:
+    """A folder by its absolute path, so that it is found from anywhere and never taken for a Hub id."""
+    return str(Path(name).resolve()) if name is not None and Path(name).exists() else name
 
 
 def _plain_config(config: Any) -> dict[str, Any]:
