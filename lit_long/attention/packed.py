@@ -53,9 +53,7 @@ def packed_attention(
         UserError: padding, a key/value cache, an attention that is not full and causal, or no word of the boundaries.
     """
     if not getattr(module, "is_causal", True) or kwargs.get("is_causal") is False:
-        raise UserError(
-            f"{type(module).__name__} asks for attention that is not causal; use attn_implementation='sdpa' for this model"
-        )
+        raise UserError(f"{type(module).__name__} is not causal; use attn_implementation='sdpa' for this model")
     for name in _OTHER_ATTENTION:
         if kwargs.get(name) is not None:
             raise UserError(
