@@ -50,8 +50,10 @@ def packed_attention(
         [B, T, H, D] and None (attention weights are never made).
 
     Raises:
-        UserError: padding, a key/value cache, or an attention that is not full and causal.
+        UserError: padding, a key/value cache, an attention that is not full and causal, or no word of the boundaries.
     """
+    if not getattr(module, "is_causal", True) or kwargs.get("is_causal") is False:
+        raise UserError(f"{type(module).__name__} is not causal; use attn_implementation='sdpa' for this model")
     for name in _OTHER_ATTENTION:
         if kwargs.get(name) is not None:
             raise UserError(
@@ -88,7 +90,11 @@ def packed_attention(
 def _boundaries(
     cu_seqlens: torch.Tensor | None, position_ids: torch.Tensor | None, rows: int, tokens: int
 ) -> list[list[int]] | None:
-    """Document boundaries of each row, 0 and ``tokens`` included; None if every row is one document."""
+    """Document boundaries of each row, 0 and ``tokens`` included; None if every row is one document.
+
+    Raises:
+        UserError: boundaries that do not fit the rows, or none at all: documents would silently see each other.
+    """
     if cu_seqlens is not None:
         cuts = set(cu_seqlens.tolist())
         if max(cuts) != rows * tokens or not cuts.issuperset(range(0, rows * tokens + 1, tokens)):
@@ -101,7 +107,10 @@ def _boundaries(
         breaks = (position_ids[:, 1:] != position_ids[:, :-1] + 1).expand(rows, -1).nonzero()
         marks = sorted({r * tokens for r in range(rows + 1)} | {r * tokens + t + 1 for r, t in breaks.tolist()})
     else:
-        return None
+        raise UserError(
+            f"{PACKED} got neither cu_seq_lens_q nor position_ids: this model does not hand position_ids on to its "
+            f"attention. Pass cu_seq_lens_q and cu_seq_lens_k, too, or set attention: sdpa"
+        )
     if len(marks) == rows + 1:
         return None
     return [[m - r * tokens for m in marks if r * tokens <= m <= (r + 1) * tokens] for r in range(rows)]

@@ -29,23 +29,27 @@ class TokenCorpus:
     The documents, in order, form one stream of ``tokens`` tokens; ``starts`` says where each begins.
 
     Args:
-        path: the corpus folder written by ``lit-long prepare`` (or one split's own folder).
+        path: the corpus folder written by ``lit-long prepare``, or one split's own folder (``split`` is then its name
+            or left out).
         split: "train" or "held_out".
 
     Raises:
-        UserError: no corpus there, or one written by a newer lit-long.
+        UserError: no corpus there, one written by a newer lit-long, or a damaged one.
     """
 
     def __init__(self, path: str | Path, split: str = "train") -> None:
         folder = Path(path)
         if (folder / split / "corpus.json").is_file():
             folder = folder / split
-        elif not (folder / "corpus.json").is_file():
+        elif not (folder / "corpus.json").is_file() or split not in ("train", folder.resolve().name):
             found = sorted(p.parent.name for p in folder.glob("*/corpus.json"))
             hint = f"its splits are {found}" if found else "make one with: lit-long prepare --config CONFIG.yaml"
             raise UserError(f"{path}: no token corpus with a split {split!r} here; {hint}")
         self.path = folder
-        self.info: dict[str, Any] = json.loads((folder / "corpus.json").read_text())
+        try:
+            self.info: dict[str, Any] = json.loads((folder / "corpus.json").read_text())
+        except ValueError as error:
+            raise self._damaged(f"corpus.json is not JSON: {error}") from error
         if self.info["format"] > FORMAT:
             raise UserError(
                 f"{folder}/corpus.json: format {self.info['format']} is newer than this lit-long ({FORMAT})"
@@ -53,10 +57,16 @@ class TokenCorpus:
         self.name: str = self.info["name"]
         self._load()
 
+    def _damaged(self, what: str) -> UserError:
+        return UserError(f"{self.path}: {what}; the folder is damaged: remove it and run lit-long prepare again")
+
     def _load(self) -> None:
         from datasets import load_from_disk
 
-        self._rows = load_from_disk(str(self.path))
+        try:
+            self._rows = load_from_disk(str(self.path))
+        except (OSError, ValueError) as error:  # pyarrow's errors are of these kinds, too
+            raise self._damaged(str(error)) from error
         column = self._rows.data.column("input_ids")
         lengths = [np.diff(chunk.offsets.to_numpy(zero_copy_only=True)) for chunk in column.chunks]
         # flatten() honours the chunk's own offset; each is a view of the mapped file
@@ -65,10 +75,9 @@ class TokenCorpus:
         sizes = np.concatenate(lengths) if lengths else np.zeros(0, dtype=np.int64)
         self.starts: npt.NDArray[np.int64] = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
         if (len(self._rows), int(self.starts[-1])) != (self.info["documents"], self.info["tokens"]):
-            raise UserError(
-                f"{self.path}: corpus.json says {self.info['documents']} documents and {self.info['tokens']} tokens, "
-                f"the data holds {len(self._rows)} and {int(self.starts[-1])}; the folder is damaged: remove it and "
-                f"run lit-long prepare again"
+            raise self._damaged(
+                f"corpus.json says {self.info['documents']} documents and {self.info['tokens']} tokens, "
+                f"the data holds {len(self._rows)} and {int(self.starts[-1])}"
             )
 
     @property

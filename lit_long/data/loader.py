@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lit_long.data.corpus import TokenCorpus
-from lit_long.data.packing import pack_batch
+from lit_long.data.packing import IGNORE, pack_batch
 from lit_long.data.plan import StepPlan
 
 
@@ -34,7 +34,7 @@ class StepLoader:
         self._delivered = self.first_step * self.accumulation
         for step in range(self.first_step, self.steps):
             refs = self.plan.step(step)
-            weight = float(sum(self.plan.targets(ref.start) for ref in refs))
+            weight = float(self.plan.step_targets(step))
             for part in range(self.accumulation):
                 first = (part * self.replicas + self.rank) * self.micro_batch
                 rows = [ref.start for ref in refs[first : first + self.micro_batch]]
@@ -52,12 +52,16 @@ class StepLoader:
 
 
 class HeldOutLoader:
-    """The same ``sequences`` of a held-out corpus at every validation, spread evenly over it, divided among ranks."""
+    """The same ``sequences`` of a held-out corpus at every validation, spread evenly over it, divided among ranks.
+
+    They never overlap: a corpus with room for fewer gives as many as fit.
+    """
 
     def __init__(
         self, corpus: TokenCorpus, plan: StepPlan, *, sequences: int, micro_batch: int, rank: int, replicas: int
     ) -> None:
         self.corpus, self.plan, self.micro_batch = corpus, plan, micro_batch
+        sequences = min(sequences, plan.tokens // plan.sequence_length)
         # every rank runs the same number of batches, because a collective may wait in each
         per_rank = -(-sequences // replicas)
         stride = plan.tokens // sequences
@@ -73,5 +77,5 @@ class HeldOutLoader:
             filler = not rows
             batch = pack_batch(self.corpus, self.plan, rows or [0], step_target_weight=1.0)
             if filler:  # a rank without a row of its own runs one that counts nothing
-                batch["target_ids"].fill_(-100)
+                batch["target_ids"].fill_(IGNORE)
             yield batch

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from lit_long.data.corpus import FORMAT
-from lit_long.data.sources import Document, read_documents
+from lit_long.data.sources import Document, list_files, read_documents
 from lit_long.data.tokenizer import adds_bos, load_tokenizer, tokenizer_fingerprint
 from lit_long.errors import UserError
 
@@ -111,11 +111,9 @@ def prepare(config: PrepareConfig, progress: Callable[[int], None] = lambda char
 
 def _inputs_key(config: PrepareConfig) -> str:
     """Hash of the settings and of every input file's size and time: the same key, the same corpus."""
-    from lit_long.data.sources import list_files
-
     files = [f for source in config.sources for f in list_files(Path(source.path))]
     tokenizer = Path(config.tokenizer)
-    files += sorted(tokenizer.glob("tokenizer*.json")) if tokenizer.is_dir() else []
+    files += [tokenizer] if tokenizer.is_file() else sorted(tokenizer.glob("tokenizer*.json"))
     seen = [(f.as_posix(), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
     settings = {k: v for k, v in asdict(config).items() if k != "output"}
     return hashlib.sha256(json.dumps([settings, seen], sort_keys=True).encode()).hexdigest()
@@ -127,10 +125,9 @@ def _existing(output: Path, key: str) -> PrepareResult | None:
     infos = {s: json.loads(f.read_text()) for s in SPLITS if (f := output / s / "corpus.json").is_file()}
     if not infos:
         if output.is_dir() and not any(output.iterdir()):
-            output.rmdir()
-            return None
+            return None  # os.replace puts a folder in the place of an empty one
         raise UserError(f"{output}: exists and is no token corpus; choose another output or remove it")
-    if any(info["inputs"] != key for info in infos.values()):
+    if any(info.get("inputs") != key for info in infos.values()):
         raise UserError(
             f"{output}: holds a corpus made from other sources or settings; remove it or choose another output "
             f"(it is never overwritten, because a run may be reading it)"
@@ -152,7 +149,8 @@ def _write(
     if missing:
         raise UserError(f"held_out: no document has the id {sorted(missing)[0]!r} ({len(missing)} unknown in all)")
     if not writers["train"].count.documents:
-        raise UserError("no document is left to train on: every document is held out")
+        why = "every document is held out" if held_out else "the sources are empty"
+        raise UserError(f"no document is left to train on: {why}")
     rows: dict[str, Dataset] = {}
     for split, writer in writers.items():
         writer.close()
@@ -178,9 +176,15 @@ def _tokenised(
         documents = read_documents(Path(source.path), text_field=source.text_field, id_field=source.id_field)
         for batch in _batches(documents):
             for document in batch:
-                if (place := seen.setdefault(document.id, document.place)) != document.place:
-                    raise UserError(f"{document.place}: the document id {document.id!r} was used before, at {place}")
-            encoded = tokenizer([d.text for d in batch], add_special_tokens=False, verbose=False)["input_ids"]
+                if (place := seen.get(document.id)) is not None:
+                    raise UserError(
+                        f"{document.place}: the document id {document.id!r} was used before, at {place}; give each "
+                        f"document an id of its own, and name each source once"
+                    )
+                seen[document.id] = document.place
+            encoded = tokenizer(
+                [d.text for d in batch], add_special_tokens=False, return_attention_mask=False, verbose=False
+            )["input_ids"]
             for document, ids in zip(batch, encoded, strict=True):
                 split = "held_out" if document.id in held_out else "train"
                 yield split, name, document, bos + ids + [tokenizer.eos_token_id]

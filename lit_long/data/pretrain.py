@@ -24,10 +24,11 @@ class PretrainData(LightningDataModule):
         seed: seed of the data order; independent of ``seed_everything``.
         split: split of the corpus to train on.
         validation_split: split to validate on, or None.
-        validation_sequences: sequences taken from it, spread evenly, the same at each validation.
+        validation_sequences: sequences taken from it, spread evenly, the same at each validation; fewer where the split
+            has no room for so many without overlap.
 
     Raises:
-        UserError: no such corpus or split, lengths that do not divide, a corpus shorter than one sequence.
+        UserError: no such corpus or split, lengths that do not divide, a split shorter than one sequence.
     """
 
     def __init__(
@@ -47,17 +48,29 @@ class PretrainData(LightningDataModule):
         self.micro_batch, self.seed = micro_batch, seed
         self.validation_sequences = validation_sequences
         self.corpus = TokenCorpus(corpus, split)
-        self.held_out = TokenCorpus(corpus, validation_split) if validation_split is not None else None
         self.plan = self._plan_of(self.corpus, tokens_per_step)
+        self.held_out: TokenCorpus | None = None
+        self.held_out_plan: StepPlan | None = None
+        if validation_split is not None:
+            if validation_sequences < 1:
+                raise UserError(
+                    f"data.validation_sequences is {validation_sequences}; it must be at least 1, or leave "
+                    f"validation_split out"
+                )
+            self.held_out = TokenCorpus(corpus, validation_split)
+            self.held_out_plan = self._plan_of(self.held_out, sequence_length)
 
     def _plan_of(self, corpus: TokenCorpus, tokens_per_step: int) -> StepPlan:
-        return StepPlan(
-            corpus.starts,
-            sequence_length=self.sequence_length,
-            tokens_per_step=tokens_per_step,
-            seed=self.seed,
-            fingerprint=corpus.fingerprint,
-        )
+        try:
+            return StepPlan(
+                corpus.starts,
+                sequence_length=self.sequence_length,
+                tokens_per_step=tokens_per_step,
+                seed=self.seed,
+                fingerprint=corpus.fingerprint,
+            )
+        except UserError as error:
+            raise UserError(f"corpus {corpus.name!r}: {error}") from None
 
     def setup(self, stage: str) -> None:
         """Check the corpus against the model's tokenizer and set the trainer's gradient accumulation.
@@ -110,12 +123,12 @@ class PretrainData(LightningDataModule):
 
     def val_dataloader(self) -> HeldOutLoader | list[Any]:
         """The held-out sequences of this rank; none without a validation split."""
-        if self.held_out is None:
+        if self.held_out is None or self.held_out_plan is None:
             return []
         replicas, rank = self._replicas()
         return HeldOutLoader(
             self.held_out,
-            self._plan_of(self.held_out, self.sequence_length),
+            self.held_out_plan,
             sequences=self.validation_sequences,
             micro_batch=self.micro_batch,
             rank=rank,

@@ -21,8 +21,8 @@ def load_tokenizer(name: str) -> Any:
         if path.suffix == ".gguf":
             tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
         else:
-            tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError, ImportError) as error:
+            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(f"tokenizer {name!r} cannot be loaded: {_first_line(error)}") from error
     if not getattr(tokenizer, "is_fast", False):
         raise UserError(f"tokenizer {name!r} is not a fast tokenizer; convert it to tokenizer.json first")

@@ -42,27 +42,33 @@ def native_config(spec: ModelSpec) -> Any:
     """The base model's config, untouched; a small file, read without weights.
 
     Raises:
-        UserError: neither or both of model and model_config, or a model that cannot be found or read.
+        UserError: neither or both of model and model_config, adapters on a model without weights, or a model that
+            cannot be found or read.
     """
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     if (spec.model is None) == (spec.model_config is None):
         raise UserError("give exactly one of model (Hub id or folder) and model_config (training from scratch)")
+    if spec.lora is not None and spec.model is None:
+        raise UserError(
+            "lora needs a pretrained model: checkpoints leave the frozen weights out, and random ones are lost"
+        )
     if spec.model_config is not None:
         options = dict(spec.model_config)
         if "model_type" not in options:
             raise UserError("model_config has no model_type; for example model_type: llama")
         try:
             return AutoConfig.for_model(options.pop("model_type"), **options)
-        except (ValueError, TypeError, KeyError) as error:
-            raise UserError(f"model_config: {_first_line(error)}") from error
+        except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
+            raise UserError(f"model_config: {_short(error)}") from error
     assert spec.model is not None
     folder, name = _gguf(spec.model)
     try:
-        return AutoConfig.from_pretrained(folder, revision=spec.revision, **name)
-    except (OSError, ValueError, KeyError) as error:
+        return AutoConfig.from_pretrained(folder, revision=spec.revision, trust_remote_code=False, **name)
+    except (OSError, ValueError, KeyError, ImportError, StrictDataclassError) as error:
         raise UserError(
-            f"model {spec.model!r} cannot be read: {_first_line(error)}. Give a Hub id or a folder with config.json"
+            f"model {spec.model!r} cannot be read: {_short(error)}. Give a Hub id or a folder with config.json"
         ) from error
 
 
@@ -70,8 +76,9 @@ def build_model(spec: ModelSpec) -> BuiltModel:
     """Load or initialise the model in float32, with scaled RoPE, packed attention and adapters.
 
     Raises:
-        UserError: see :func:`native_config`, :func:`lit_long.rope.scale_rope`, :func:`lit_long.rope.verify_rope` and
-            :func:`lit_long.attention.use_packed_attention`.
+        UserError: see :func:`native_config`, :func:`load_pretrained`, :func:`lit_long.rope.scale_rope`,
+            :func:`lit_long.rope.verify_rope`, :func:`lit_long.attention.use_packed_attention` and
+            :func:`lit_long.model.lora.add_lora`.
     """
     from transformers import AutoModelForCausalLM
 
@@ -82,14 +89,7 @@ def build_model(spec: ModelSpec) -> BuiltModel:
     if spec.model is None:
         model = AutoModelForCausalLM.from_config(scaled, dtype=torch.float32)
     else:
-        folder, name = _gguf(spec.model)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, config=scaled, revision=spec.revision, dtype=torch.float32, use_safetensors=True, **name
-        )
-        if name:  # dequantised weights are plain float32 from here on
-            model.hf_quantizer, model.is_quantized = None, False
-            if hasattr(model.config, "quantization_config"):
-                del model.config.quantization_config
+        model = load_pretrained(spec.model, revision=spec.revision, config=scaled)
     report = verify_rope(model, spec.rope, native, spec.context_length)
     if spec.attention == "packed":
         use_packed_attention(model)
@@ -102,11 +102,57 @@ def build_model(spec: ModelSpec) -> BuiltModel:
     return BuiltModel(model, native, report)
 
 
+def load_pretrained(name: str, *, revision: str | None = None, config: Any = None) -> Any:
+    """Pretrained weights in float32 from safetensors or GGUF, all of them.
+
+    Args:
+        name: Hub id, folder, or GGUF file (``folder/file.gguf``).
+        revision: Hub revision.
+        config: config to use instead of the one beside the weights.
+
+    Raises:
+        UserError: nothing loadable there, or tensors of the model are missing (transformers would only warn, and train
+            random numbers).
+    """
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    folder, file = _gguf(name)
+    options: dict[str, Any] = {**file} if config is None else {**file, "config": config}
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder,
+            revision=revision,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **options,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError, StrictDataclassError) as error:
+        raise UserError(
+            f"model {name!r} cannot be loaded: {_short(error)}. Give a Hub id or a folder (config.json, safetensors)"
+        ) from error
+    if missing := sorted(report["missing_keys"]):
+        raise UserError(
+            f"model {name!r} lacks {len(missing)} tensors of a {model.config.model_type} model (first {missing[:2]}); "
+            f"they would start as random numbers. Is it the whole model, of this type?"
+        )
+    if file:  # dequantised weights are plain float32 from here on
+        model.hf_quantizer, model.is_quantized = None, False
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+    return model
+
+
 def _gguf(name: str) -> tuple[str, dict[str, str]]:
     """A GGUF file as transformers wants it: its folder, and its name as keyword."""
     path = Path(name)
     return (str(path.parent), {"gguf_file": path.name}) if path.suffix == ".gguf" else (name, {})
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _short(error: Exception) -> str:
+    """The two lines in which transformers says what is wrong, of an error that may go on for pages."""
+    lines = str(error).split("\n", 2)[:2]
+    return " ".join(line.strip() for line in lines)[:300] or type(error).__name__

@@ -14,6 +14,7 @@ from lit_long.errors import UserError
 from lit_long.loss import linear_cross_entropy
 
 PROBE_TOKENS = 16
+PROBE_RANGE = 100.0  # beyond the logit caps in use (Gemma 2: 30)
 
 
 def unwrapped(model: Any) -> Any:
@@ -73,15 +74,25 @@ def check_output_layer(model: Any) -> float:
         raise UserError(f"{inner.config.model_type}: the output layer is a {type(head).__name__}, not a linear layer")
     vocab = inner.get_input_embeddings().weight.shape[0]
     ids = (torch.arange(PROBE_TOKENS, device=head.weight.device) * 97 % vocab).unsqueeze(0)
-    was_training = inner.training
-    inner.eval()
+    batch = {"input_ids": ids, "position_ids": torch.arange(PROBE_TOKENS, device=ids.device).unsqueeze(0)}
+    modes = [(module, module.training) for module in inner.modules()]
+    # logits of a fresh model are far below any cap and would pass: enlarge them behind the output layer
+    gain = 1.0
+
+    def enlarge(module: nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor:
+        nonlocal gain
+        gain = PROBE_RANGE / max(float(output.abs().max()), 1e-6)
+        return output * gain
+
+    hook = head.register_forward_hook(enlarge)
     try:
-        own = inner(input_ids=ids, use_cache=False).logits.float()
-        ours = torch.nn.functional.linear(
-            hidden_states(inner, {"input_ids": ids, "position_ids": None}), head.weight, head.bias
-        ).float()
+        inner.eval()
+        own = inner(**batch, use_cache=False).logits.float() / gain
+        ours = nn.functional.linear(hidden_states(inner, batch), head.weight, head.bias).float()
     finally:
-        inner.train(was_training)
+        hook.remove()
+        for module, training in modes:
+            module.training = training
     difference = float((own - ours).abs().max() / own.abs().max().clamp(min=1e-6))
     if difference > 1e-3:
         raise UserError(

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from lit_long.errors import UserError
+from lit_long.model.build import load_pretrained
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """A lit-long training checkpoint, memory-mapped and without running code from it.
 
     Raises:
-        UserError: no such file, not a checkpoint, or not one of lit-long.
+        UserError: no such file, not a checkpoint, not one of lit-long, or one of a newer lit-long.
     """
+    from lit_long.record import FORMAT
+
     file = Path(path)
     if not file.is_file():
         what = "is a directory (a sharded checkpoint?)" if file.is_dir() else "does not exist"
@@ -51,9 +54,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
-        raise UserError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]})") from error
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"{path}: not a readable checkpoint ({reason})") from error
     if not isinstance(state, dict) or "lit_long" not in state:
         raise UserError(f"{path}: a checkpoint, but not one of lit-long (it has no 'lit_long' record)")
+    if state["lit_long"]["format"] > FORMAT:
+        raise UserError(
+            f"{path}: format {state['lit_long']['format']} is newer than this lit-long ({FORMAT}); update it"
+        )
     return state
 
 
@@ -68,7 +76,9 @@ def _from_checkpoint(path: str) -> LoadedModel:
     if record.get("lora") is None:
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         missing, unexpected = model.load_state_dict(tensors, strict=False)
-        missing = [name for name in missing if name not in (model._tied_weights_keys or {})]
+        # a second name of a tied tensor may be absent
+        own = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
+        missing = [name for name in missing if name in own]
         if missing or unexpected:
             raise UserError(f"{path}: tensors do not fit the model: missing {missing[:3]}, unexpected {unexpected[:3]}")
     else:
@@ -79,29 +89,22 @@ def _from_checkpoint(path: str) -> LoadedModel:
 
 def _with_adapters(record: dict[str, Any], config: Any, tensors: dict[str, torch.Tensor], path: str) -> Any:
     from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
 
-    base = AutoModelForCausalLM.from_pretrained(
-        record["base_model"], config=config, revision=record.get("base_revision"), dtype=torch.float32
-    )
+    base = load_pretrained(record["base_model"], revision=record.get("base_revision"), config=config)
     known = LoraConfig.__dataclass_fields__
     model = get_peft_model(base, LoraConfig(**{k: v for k, v in record["lora"].items() if k in known}))
-    _, unexpected = model.load_state_dict(tensors, strict=False)
-    if unexpected:
-        raise UserError(f"{path}: adapter tensors do not fit the base model: unexpected {unexpected[:3]}")
+    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    missing = [name for name in missing if "lora_" in name]  # the rest is the base model's
+    if missing or unexpected:
+        raise UserError(
+            f"{path}: adapter tensors do not fit the base model {record['base_model']!r}: missing {missing[:3]}, "
+            f"unexpected {unexpected[:3]}"
+        )
     return model.merge_and_unload()
 
 
 def _from_pretrained(path: str) -> LoadedModel:
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    folder, name = (str(Path(path).parent), {"gguf_file": Path(path).name}) if path.endswith(".gguf") else (path, {})
-    try:
-        config = AutoConfig.from_pretrained(folder, **name)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **name)
-    except (OSError, ValueError, KeyError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"model {path!r} cannot be loaded: {first}. Give a Hugging Face folder, a Hub id, or a .ckpt of lit-long"
-        ) from error
-    return LoadedModel(model.eval(), config, getattr(config, "max_position_embeddings", None), {"model": path})
+    model = load_pretrained(path)
+    return LoadedModel(
+        model.eval(), model.config, getattr(model.config, "max_position_embeddings", None), {"model": path}
+    )

@@ -6,6 +6,7 @@ stay part of the model itself (peft's ``modules_to_save`` would copy them and br
 """
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from torch import nn
@@ -59,10 +60,10 @@ def add_lora(model: Any, settings: LoraSettings) -> Any:
             task_type="CAUSAL_LM",
         ),
     )
-    for name, module in wrapped.named_modules():
+    embeddings = (model.get_input_embeddings(), model.get_output_embeddings())
+    for module in wrapped.modules():
         is_norm = "norm" in type(module).__name__.lower()
-        is_embedding = isinstance(module, nn.Embedding) or name.endswith("lm_head")
-        if (settings.train_norms and is_norm) or (settings.train_embeddings and is_embedding):
+        if (settings.train_norms and is_norm) or (settings.train_embeddings and module in embeddings):
             for parameter in module.parameters(recurse=False):
                 parameter.requires_grad_(True)
     return wrapped
@@ -81,4 +82,6 @@ def _plain(value: Any) -> Any:
         return [_plain(v) for v in (sorted(value) if isinstance(value, set) else value)]
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, Enum):  # peft's are strings by type, but torch.load(weights_only=True) refuses them
+        value = value.value
     return value if isinstance(value, bool | int | float | str | None) else str(value)

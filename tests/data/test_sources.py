@@ -1,0 +1,138 @@
+"""Documents from files: order, ids, every format, and an error with its place for everything that is wrong."""
+
+import gzip
+import json
+
+import pytest
+import zstandard
+
+from lit_long.data.sources import list_files, read_documents
+from lit_long.errors import UserError
+
+TEXTS = ["Es war einmal.\nZeile zwei.\n", "naïve — 日本", "third"]
+
+
+def lines(*rows):
+    return b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
+
+
+def texts_of(path, **options):
+    return [document.text for document in read_documents(path, **options)]
+
+
+def zst(data):
+    return zstandard.ZstdCompressor().compress(data)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "pack"), [(".jsonl", bytes), (".jsonl.gz", gzip.compress), (".jsonl.zst", zst)], ids=["plain", "gz", "zst"]
+)
+def test_json_lines(tmp_path, suffix, pack):
+    path = tmp_path / f"a{suffix}"
+    rows = [
+        {"id": "one", "text": TEXTS[0], "license": "public domain"},
+        {"text": TEXTS[1]},
+        {"id": 0, "text": TEXTS[2]},
+    ]
+    path.write_bytes(pack(lines(*rows[:1]) + b"\n   \n" + lines(*rows[1:])))
+    documents = list(read_documents(path))
+    assert [d.text for d in documents] == TEXTS
+    assert [d.id for d in documents] == ["one", f"a{suffix}:4", "0"]
+    assert [d.place for d in documents] == [f"{path}:1", f"{path}:4", f"{path}:5"]
+    assert [d.license for d in documents] == ["public domain", None, None]
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zst])
+def test_archives_of_several_parts_are_read_to_the_end(tmp_path, pack):
+    """`cat a.zst b.zst`, pigz and pzstd make such files."""
+    path = tmp_path / ("a.jsonl.zst" if pack is zst else "a.jsonl.gz")
+    path.write_bytes(b"".join(pack(lines({"text": text})) for text in TEXTS))
+    assert texts_of(path) == TEXTS
+
+
+def test_large_lines_of_zst_come_whole(tmp_path):
+    texts = [("word %d " % i) * 60_000 for i in range(3)]  # far beyond every buffer
+    (tmp_path / "a.jsonl.zst").write_bytes(zst(lines(*({"text": text} for text in texts))))
+    assert texts_of(tmp_path / "a.jsonl.zst") == texts
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".md"])
+def test_plain_text_is_one_document(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes("\ufeffa\r\n\r\nb\n".encode())
+    (document,) = read_documents(path)
+    assert (document.id, document.place) == (path.name, str(path))
+    assert document.text == "a\r\n\r\nb\n"  # the byte order mark is no text; line ends are
+
+
+def test_named_fields(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(lines({"name": "x", "body": "the body", "text": "another"}))
+    (document,) = read_documents(path, text_field="body", id_field="name")
+    assert (document.id, document.text) == ("x", "the body")
+
+
+def test_directory_order_does_not_depend_on_creation(tmp_path):
+    for name in ("z.txt", "b/2.md", "a.txt", "b/10.jsonl", "b/c/x.txt", "ignored.pdf"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(lines({"text": name}) if name.endswith("jsonl") else name.encode())
+    names = ["a.txt", "b/10.jsonl", "b/2.md", "b/c/x.txt", "z.txt"]
+    assert texts_of(tmp_path) == names
+    assert [d.id for d in read_documents(tmp_path)] == ["a.txt", "b/10.jsonl:1", *names[2:]]
+    assert [p.relative_to(tmp_path).as_posix() for p in list_files(tmp_path)] == names
+
+
+@pytest.mark.parametrize(
+    ("content", "place", "message"),
+    [
+        (lines({"text": "a"}) + b"{nope}\n", ":2", "not valid JSON"),
+        (lines({"text": "a"}) + b'{"text": "b"', ":2", "not valid JSON"),
+        (lines({"text": "a"}, {"txet": "b", "id": 1}), ":2", "no text in field 'text'; found ['id', 'txet']"),
+        (lines({"text": ["a"]}), ":1", "no text in field"),
+        (b"[1]\n", ":1", "found list"),
+        (b'\n{"text": "caf\xe9"}\n', ":2", "not UTF-8 (byte 13: 0xe9)"),
+        (lines({"text": "a"}, {"text": " \n"}), ":2", "an empty document"),
+        (lines({"text": "a"}) + b'{"text": "\\ud83d alone"}\n', ":2", "not Unicode text (character 0: '\\ud83d')"),
+    ],
+)
+def test_errors_in_json_lines_name_the_line(tmp_path, content, place, message):
+    path = tmp_path / "bad.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        list(read_documents(path))
+    assert str(caught.value).startswith(f"{path}{place}: ")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(("content", "message"), [(b"", "an empty document"), (b"caf\xe9", "not UTF-8 (byte 3: 0xe9)")])
+def test_errors_in_plain_text_name_the_file(tmp_path, content, message):
+    path = tmp_path / "bad.txt"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        list(read_documents(path))
+    assert str(caught.value).startswith(f"{path}: {message}")
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zst])
+@pytest.mark.parametrize("damage", ["cut short", "garbage", "empty"])
+def test_damaged_archives_are_no_end_of_data(tmp_path, pack, damage):
+    path = tmp_path / ("a.jsonl.zst" if pack is zst else "a.jsonl.gz")
+    packed = pack(lines(*({"text": f"{i} {i * 7919 % 1000}"} for i in range(2000))))
+    path.write_bytes({"cut short": packed[: len(packed) // 2], "garbage": b"no archive", "empty": b""}[damage])
+    if damage == "empty" and pack is gzip.compress:
+        assert texts_of(path) == []  # gzip itself takes no bytes for an empty file
+        return
+    with pytest.raises(UserError, match="cannot be read beyond line") as caught:
+        list(read_documents(path))
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_missing_path_unknown_kind_and_empty_directory(tmp_path):
+    with pytest.raises(UserError, match="no such file or directory"):
+        list_files(tmp_path / "nothing.txt")
+    (tmp_path / "a.pdf").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"a\.pdf: unknown kind of file; known are \.txt, \.md, \.jsonl"):
+        list_files(tmp_path / "a.pdf")
+    with pytest.raises(UserError, match="no document in this directory"):
+        list_files(tmp_path)
