@@ -99,7 +99,8 @@ def build_model(spec: ModelSpec) -> BuiltModel:
         if spec.gradient_checkpointing:
             model.enable_input_require_grads()
         model = add_lora(model, spec.lora)
-    return BuiltModel(model, native, report)
+    # from_pretrained leaves it in eval mode, in which transformers silently skips gradient checkpointing
+    return BuiltModel(model.train(), native, report)
 
 
 def load_pretrained(name: str, *, revision: str | None = None, config: Any = None) -> Any:
