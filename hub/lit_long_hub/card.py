@@ -82,11 +82,14 @@ def _introduction(facts: CardFacts) -> str:
     rope = facts.record["rope"]
     name = facts.base_model.rpartition("/")[2] if facts.base_model else f"Language model ({facts.config['model_type']})"
     base = f"`{facts.base_model}`" if facts.base_model else "A decoder"
+    native, extended = rope["native_length"], rope["context_length"]
+    how = f"trained at a context of {native:,} tokens"
+    if extended > native:
+        how = f"with its context extended from {native:,} to {extended:,} tokens by continual pretraining"
     lines = [
         f"# {name}, {rope['context_length']:,} tokens",
         "",
-        f"{base} with its context extended from {rope['native_length']:,} to {rope['context_length']:,} tokens by "
-        f"continual pretraining with lit-long; {facts.parameters:,} parameters.",
+        f"{base} {how} with lit-long; {facts.parameters:,} parameters.",
     ]
     if facts.record.get("lora"):
         lines[-1] += " It was trained with LoRA; the adapter is merged into these weights."

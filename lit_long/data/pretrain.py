@@ -81,6 +81,8 @@ class PretrainData(LightningDataModule):
         """
         assert self.trainer is not None
         self._check_tokenizer()
+        if self.held_out is None:
+            self.trainer.limit_val_batches = 0
         if stage != "fit":
             return
         replicas, _ = self._replicas()

@@ -25,7 +25,9 @@ def zst(data):
 
 
 @pytest.mark.parametrize(
-    ("suffix", "pack"), [(".jsonl", bytes), (".jsonl.gz", gzip.compress), (".jsonl.zst", zst)], ids=["plain", "gz", "zst"]
+    ("suffix", "pack"),
+    [(".jsonl", bytes), (".jsonl.gz", gzip.compress), (".jsonl.zst", zst)],
+    ids=["plain", "gz", "zst"],
 )
 def test_json_lines(tmp_path, suffix, pack):
     path = tmp_path / f"a{suffix}"
