@@ -25,7 +25,9 @@ def zst(data):
 
 
 @pytest.mark.parametrize(
-    ("suffix", "pack"), [(".jsonl", bytes), (".jsonl.gz", gzip.compress), (".jsonl.zst", zst)], ids=["plain", "gz", "zst"]
+    ("suffix", "pack"),
+    [(".jsonl", bytes), (".jsonl.gz", gzip.compress), (".jsonl.zst", zst)],
+    ids=["plain", "gz", "zst"],
 )
 def test_json_lines(tmp_path, suffix, pack):
     path = tmp_path / f"a{suffix}"
@@ -51,7 +53,7 @@ def test_archives_of_several_parts_are_read_to_the_end(tmp_path, pack):
 
 
 def test_large_lines_of_zst_come_whole(tmp_path):
-    texts = [("word %d " % i) * 60_000 for i in range(3)]  # far beyond every buffer
+    texts = [f"word {i} " * 60_000 for i in range(3)]  # far beyond every buffer
     (tmp_path / "a.jsonl.zst").write_bytes(zst(lines(*({"text": text} for text in texts))))
     assert texts_of(tmp_path / "a.jsonl.zst") == texts
 
