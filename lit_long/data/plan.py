@@ -55,9 +55,10 @@ class StepPlan:
             raise UserError(f"sequence_length is {sequence_length}; it must be at least 2 tokens")
         if tokens_per_step < sequence_length or tokens_per_step % sequence_length:
             below = tokens_per_step // sequence_length * sequence_length
+            fitting = f"{below} or {below + sequence_length}" if below > 0 else str(sequence_length)
             raise UserError(
                 f"tokens_per_step is {tokens_per_step}, not a multiple of sequence_length {sequence_length}; "
-                f"take {max(below, sequence_length)} or {below + sequence_length}"
+                f"take {fitting}"
             )
         self.starts = starts
         self.tokens = int(starts[-1])

@@ -19,7 +19,8 @@ PROBE_RANGE = 100.0  # beyond the logit caps in use (Gemma 2: 30)
 
 def unwrapped(model: Any) -> Any:
     """The transformers model inside a peft wrapper, or the model itself."""
-    return model.get_base_model() if hasattr(model, "peft_config") else model
+    # peft leaves its peft_config on the inner model, too
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def hidden_states(model: Any, batch: dict[str, Any]) -> torch.Tensor:

@@ -53,7 +53,7 @@ def test_archives_of_several_parts_are_read_to_the_end(tmp_path, pack):
 
 
 def test_large_lines_of_zst_come_whole(tmp_path):
-    texts = [("word %d " % i) * 60_000 for i in range(3)]  # far beyond every buffer
+    texts = [f"word {i} " * 60_000 for i in range(3)]  # far beyond every buffer
     (tmp_path / "a.jsonl.zst").write_bytes(zst(lines(*({"text": text} for text in texts))))
     assert texts_of(tmp_path / "a.jsonl.zst") == texts
 
