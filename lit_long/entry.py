@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"lit-long: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader (head, less) has seen enough
-        sys.stdout = None  # type: ignore[assignment]  # or Python complains again when it flushes at exit
+        sys.stdout = None  # or Python complains again when it flushes at exit
         return 0
     except KeyboardInterrupt:
         print("lit-long: stopped", file=sys.stderr)
