@@ -295,6 +295,24 @@ def test_arguments_that_mean_another_attention(options, message):
         call(**options)
 
 
+@pytest.mark.parametrize("rows", [[[8]], [[3, 5]], [[8], [1, 7]], [[7, 1], [8]], [[1] * 8, [4, 4]]], ids=str)
+def test_every_way_of_cutting_rows(rows):
+    query = torch.randn(len(rows), 4, 8, 16, dtype=torch.float64)
+    key, value = torch.randn(2, len(rows), 2, 8, 16, dtype=torch.float64)
+    positions = torch.stack([torch.cat([torch.arange(n) for n in row]) for row in rows])
+    bounds = torch.tensor([0, *[n for row in rows for n in row]]).cumsum(0)
+    allowed = torch.ones(8, 8, dtype=torch.bool).tril()
+    for options in ({"position_ids": positions}, {"cu_seq_lens_q": bounds}):
+        out, _ = packed_attention(nn.Module(), query, key, value, **options)
+        for row, lengths in enumerate(rows):
+            document = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+            mask = allowed & (document[:, None] == document[None, :])
+            for head in range(4):
+                scores = query[row, head] @ key[row, head // 2].T / 4
+                expected = scores.masked_fill(~mask, -torch.inf).softmax(-1) @ value[row, head // 2]
+                torch.testing.assert_close(out[row, :, head], expected, rtol=1e-12, atol=1e-12)
+
+
 def test_modules_that_are_not_causal():
     module = nn.Module()
     module.is_causal = False

@@ -95,6 +95,20 @@ def test_resume_at_every_step_also_on_other_devices(corpus, plan, expected):
                 assert other.state_dict() == state
                 assert len(other) == STEPS * other.accumulation  # Lightning counts on from where it was
             assert steps_of(group) == expected[done:]
+            assert {other.state_dict()["step"] for other in group} == {STEPS}  # counted on, not from 0
+
+
+def test_resume_twice(corpus, plan, expected):
+    state = {"step": 0}
+    seen = []
+    while state["step"] < STEPS:
+        (loader,) = loaders(corpus, plan, 1, 8)
+        loader.load_state_dict(state)
+        batches = iter(loader)
+        for _ in range(2 * loader.accumulation):
+            seen += [rows_of(batch) for batch in [next(batches, None)] if batch]
+        state = loader.state_dict()
+    assert [row for batch in seen for row in batch] == [row for rows, _ in expected for row in rows]
 
 
 def test_a_step_left_in_the_middle_is_run_again(corpus, plan, expected):

@@ -154,7 +154,7 @@ def test_settings_of_the_new_run_win_and_moments_stay():
     reapply(other, other_scheduler, new)
     assert [group["weight_decay"] for group in other.param_groups] == [0.7, 0.0]
     for group in other.param_groups:
-        assert (group["betas"], group["eps"]) == ((0.7, 0.6), 1e-6)
+        assert (group["betas"], group["eps"], group["initial_lr"]) == ((0.7, 0.6), 1e-6, 0.01)
         assert group["lr"] == pytest.approx(0.01 * lr_factor(5, steps=20, warmup_steps=4, final_lr_ratio=0.5))
     state = other.state[other_net.embedding.weight]
     old = optimizer.state[net.embedding.weight]
