@@ -25,7 +25,7 @@ quickstart: install
 	$(call step,'1/5  books to tokens',$(RUN) prepare --config recipes/data/quickstart.yaml)
 	$(call step,'2/5  from 256 to 2048 tokens with RoPE ABF',$(RUN) fit --config recipes/quickstart.yaml --ckpt_path last)
 	$(call step,'3/5  the control arm: the same tokens with the RoPE base left at 10000',$(RUN) fit --config recipes/quickstart.yaml --config recipes/quickstart_plain.yaml --ckpt_path last)
-	$(call step,'4/5  loss by position on books never trained on',$(RUN) evaluate base=recipes/assets/quickstart/base abf=$(OUT)/abf/checkpoints/last.ckpt plain=$(OUT)/plain/checkpoints/last.ckpt --corpus $(OUT)/corpus --native 256 --length 2048 --windows 40 --batch-size 4 --output $(OUT)/report)
+	$(call step,'4/5  loss by position on books never trained on',$(RUN) evaluate base=recipes/assets/quickstart/base abf=$(OUT)/abf/checkpoints/last.ckpt plain=$(OUT)/plain/checkpoints/last.ckpt --corpus $(OUT)/corpus --native 256 --length 2048 --windows 32 --batch-size 4 --output $(OUT)/report)
 	$(call step,'5/5  a Hugging Face folder that is proved to be the same model',$(RUN) export $(OUT)/abf/checkpoints/last.ckpt --output $(OUT)/model --report $(OUT)/report/report.md --license apache-2.0)
 	@printf '%s\n' '' 'Done. Everything is in $(OUT):' \
 	  '  report/report.md               loss by position: before, ABF, plain RoPE (tables; PNG plots beside it)' \

@@ -4,6 +4,7 @@ Plain values, because checkpoints are read with ``weights_only=True`` (no code f
 Lightning's own ``hyper_parameters`` would override the command line at resume (lightning PR #21455).
 """
 
+from enum import Enum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,9 @@ def _to_plain(value: Any) -> Any:
         return {str(k): _to_plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_to_plain(v) for v in value]
-    return value if isinstance(value, bool | int | float | str | None) else str(value)
+    if value is None or type(value) in (bool, int, float, str):  # a str enum is not plain: weights_only refuses it
+        return value
+    return str(value.value) if isinstance(value, Enum) else str(value)
 
 
 def _training(optimizer: OptimizerSettings, trainer: Any) -> dict[str, Any]:
