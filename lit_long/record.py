@@ -13,10 +13,9 @@ import torch
 
 from lit_long import __version__
 from lit_long.model.build import ModelSpec
+from lit_long.model.inference import CHECKPOINT_FORMAT
 from lit_long.optim import OptimizerSettings
 from lit_long.rope import RopeGeometry
-
-FORMAT = 1
 
 
 def checkpoint_record(
@@ -32,7 +31,7 @@ def checkpoint_record(
 ) -> dict[str, Any]:
     """The ``lit_long`` entry of a checkpoint."""
     return {
-        "format": FORMAT,
+        "format": CHECKPOINT_FORMAT,
         "version": __version__,
         "config": _plain_config(config),
         "rope": {

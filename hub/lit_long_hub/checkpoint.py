@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from lit_long.errors import UserError
+from lit_long.model.inference import CHECKPOINT_FORMAT
 
 MODULE_PREFIX = "model."
-FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,10 @@ def _load(path: Path) -> Any:
 
 
 def _check_record(path: Path, record: dict[str, Any]) -> None:
-    if record.get("format") != FORMAT:
+    if record.get("format") != CHECKPOINT_FORMAT:
         raise UserError(
-            f"{path} has checkpoint format {record.get('format')!r}; this version of lit-long reads format {FORMAT}. "
+            f"{path} has checkpoint format {record.get('format')!r}; this version of lit-long reads format "
+            f"{CHECKPOINT_FORMAT}. "
             f"Export it with the version that wrote it ({record.get('version', 'unknown')})."
         )
     config, rope = record.get("config"), record.get("rope")

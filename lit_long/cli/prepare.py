@@ -72,6 +72,8 @@ def _config(args: Namespace) -> "PrepareConfig":
             raise UserError(f"--config {args.config}: {error.strerror}") from error
         except yaml.YAMLError as error:
             raise UserError(f"--config {args.config}: not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"--config {args.config}: expected keys and values, found a {type(values).__name__}")
     if args.source:
         values["sources"] = [{"path": args.source, "text_field": args.text_field}]
     for key in ("tokenizer", "output", "held_out"):

@@ -9,6 +9,8 @@ import torch
 from lit_long.errors import UserError
 from lit_long.model.build import load_pretrained
 
+CHECKPOINT_FORMAT = 1  # of the 'lit_long' entry (lit_long/record.py writes it)
+
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -45,8 +47,6 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: no such file, not a checkpoint, not one of lit-long, or one of a newer lit-long.
     """
-    from lit_long.record import FORMAT
-
     file = Path(path)
     if not file.is_file():
         what = "is a directory (a sharded checkpoint?)" if file.is_dir() else "does not exist"
@@ -58,9 +58,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path}: not a readable checkpoint ({reason})") from error
     if not isinstance(state, dict) or "lit_long" not in state:
         raise UserError(f"{path}: a checkpoint, but not one of lit-long (it has no 'lit_long' record)")
-    if state["lit_long"]["format"] > FORMAT:
+    if state["lit_long"]["format"] > CHECKPOINT_FORMAT:
         raise UserError(
-            f"{path}: format {state['lit_long']['format']} is newer than this lit-long ({FORMAT}); update it"
+            f"{path}: format {state['lit_long']['format']} is newer than this lit-long ({CHECKPOINT_FORMAT}); update it"
         )
     return state
 
