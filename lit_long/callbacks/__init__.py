@@ -3,10 +3,15 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-_PUBLIC = {"StepProgress": "lit_long.callbacks.progress", "Throughput": "lit_long.callbacks.throughput"}
-__all__ = ["StepProgress", "Throughput"]
+_PUBLIC = {
+    "FinalCheckpoint": "lit_long.callbacks.final_checkpoint",
+    "StepProgress": "lit_long.callbacks.progress",
+    "Throughput": "lit_long.callbacks.throughput",
+}
+__all__ = ["FinalCheckpoint", "StepProgress", "Throughput"]
 
 if TYPE_CHECKING:
+    from lit_long.callbacks.final_checkpoint import FinalCheckpoint
     from lit_long.callbacks.progress import StepProgress
     from lit_long.callbacks.throughput import Throughput
 

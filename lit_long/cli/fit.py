@@ -21,6 +21,7 @@ def run(args: list[str]) -> int:
 
     import lightning.pytorch as pl
 
+    from lit_long.callbacks.final_checkpoint import FinalCheckpoint
     from lit_long.callbacks.progress import StepProgress
     from lit_long.callbacks.throughput import Throughput
     from lit_long.module import LongContextModule
@@ -28,7 +29,14 @@ def run(args: list[str]) -> int:
 
     class LitLongCLI(LightningCLI):
         def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-            parser.set_defaults({"trainer.use_distributed_sampler": False, "trainer.enable_model_summary": False})
+            parser.set_defaults(
+                {
+                    "trainer.use_distributed_sampler": False,
+                    "trainer.enable_model_summary": False,
+                    # validate every val_check_interval micro-batches of the run, also if the run is shorter than that
+                    "trainer.check_val_every_n_epoch": None,
+                }
+            )
 
         def _parse_ckpt_path(self) -> None:
             """Do not let a checkpoint's settings override the command line (lightning PR #21455)."""
@@ -40,6 +48,7 @@ def run(args: list[str]) -> int:
                 trainer.callbacks.append(StepProgress())
             if not any(isinstance(c, Throughput) for c in trainer.callbacks):
                 trainer.callbacks.insert(0, Throughput())
+            trainer.callbacks.append(FinalCheckpoint())
             return cast(pl.Trainer, trainer)
 
     sys.argv = ["lit-long", *args]  # LightningCLI warns when it is given arguments and finds others there

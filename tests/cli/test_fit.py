@@ -72,6 +72,20 @@ def test_a_mistake_is_one_message_and_exit_code_2(recipe, arguments, message, ca
     assert "Traceback" not in shown
 
 
+def test_the_last_step_is_saved_even_between_two_checkpoints(recipe, tmp_path, capsys):
+    import torch
+
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    assert main(["fit", *recipe, "--trainer.max_steps", "3"]) == 0  # the overlay saves every 2 steps
+    assert torch.load(last, weights_only=True)["global_step"] == 3
+    assert main(["fit", *recipe, "--trainer.max_steps", "5", "--ckpt_path", "last"]) == 0
+    assert torch.load(last, weights_only=True)["global_step"] == 5
+    assert sorted(rows(tmp_path / "run")) == list(range(5))
+    capsys.readouterr()
+    assert main(["fit", *recipe, "--trainer.max_steps", "5", "--ckpt_path", "last"]) == 0  # nothing left to do
+    assert torch.load(last, weights_only=True)["global_step"] == 5
+
+
 def rows(run):
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return {row["step"]: (row["loss"], row["grad_norm"], row["lr"], row["tokens"]) for row in lines if "loss" in row}
