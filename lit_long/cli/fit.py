@@ -20,6 +20,7 @@ def run(args: list[str]) -> int:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "litlogger" not in r.getMessage())
 
     import lightning.pytorch as pl
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
     from lit_long.callbacks.final_checkpoint import FinalCheckpoint
     from lit_long.callbacks.progress import StepProgress
@@ -67,6 +68,8 @@ def run(args: list[str]) -> int:
         if "RopeScaling" in str(error):
             hint = f"rope methods: {', '.join(cls.__name__ for cls in rope_methods().values())}"
         raise _user_error(error) or UserError(f"{error} ({hint})") from error
+    except MisconfigurationException as error:
+        raise UserError(str(error)) from error
     except (ValueError, TypeError) as error:
         raise _user_error(error) or error from None
     except SystemExit as error:  # --help, --print_config
