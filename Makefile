@@ -33,7 +33,7 @@ quickstart: install
 	  '  model/                         the model, for plain transformers:' \
 	  '      AutoModelForCausalLM.from_pretrained("$(OUT)/model")' \
 	  'Next:' \
-	  '  another method    lit-long fit --config recipes/quickstart.yaml --model.rope Linear   (docs/rope.md)' \
+	  '  another method    lit-long fit --config recipes/quickstart.yaml --model.rope Linear --trainer.logger.save_dir $(OUT)/linear   (docs/rope.md)' \
 	  '  your own text     lit-long prepare --source FOLDER --tokenizer recipes/assets/quickstart/base --output runs/mine' \
 	  '  a real model      recipes/smollm2_135m_32k.yaml' \
 	  '(commands are in .venv/bin; start again with: rm -r $(OUT))'
