@@ -1,5 +1,6 @@
 """Load a model to measure it: a Hugging Face folder, a Hub id, or a training checkpoint of lit-long."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,7 @@ def _with_adapters(record: dict[str, Any], config: Any, tensors: dict[str, torch
 
 def _from_pretrained(path: str) -> LoadedModel:
     model = load_pretrained(path)
-    return LoadedModel(
-        model.eval(), model.config, getattr(model.config, "max_position_embeddings", None), {"model": path}
-    )
+    native = getattr(model.config, "max_position_embeddings", None)
+    if (record := Path(path) / "lit_long.json").is_file():  # an export of ours knows the length before scaling
+        native = json.loads(record.read_text())["rope"]["native_length"]
+    return LoadedModel(model.eval(), model.config, native, {"model": path})

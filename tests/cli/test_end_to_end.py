@@ -79,6 +79,7 @@ def test_from_text_to_a_folder_for_plain_transformers(books, tokenizer_dir, tiny
 
     from lit_long.model import load_for_inference
 
+    assert load_for_inference(str(folder)).native_length == 64, "the length before scaling"
     with torch.no_grad():
         logits = load_for_inference(checkpoint).model(torch.tensor([prompt])).logits[0, -1, :50]
     assert seen["logits"] == pytest.approx(logits.tolist(), abs=1e-4)
