@@ -63,8 +63,8 @@ def native_config(spec: ModelSpec) -> Any:
         except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
             raise UserError(f"model_config: {_short(error)}") from error
     assert spec.model is not None
-    folder, name = _gguf(spec.model)
     try:
+        folder, name = _gguf(spec.model)
         return AutoConfig.from_pretrained(folder, revision=spec.revision, trust_remote_code=False, **name)
     except (OSError, ValueError, KeyError, ImportError, StrictDataclassError) as error:
         raise UserError(
@@ -119,9 +119,9 @@ def load_pretrained(name: str, *, revision: str | None = None, config: Any = Non
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
-    folder, file = _gguf(name)
-    options: dict[str, Any] = {**file} if config is None else {**file, "config": config}
     try:
+        folder, file = _gguf(name)
+        options: dict[str, Any] = {**file} if config is None else {**file, "config": config}
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
             revision=revision,
@@ -148,8 +148,14 @@ def load_pretrained(name: str, *, revision: str | None = None, config: Any = Non
 
 
 def _gguf(name: str) -> tuple[str, dict[str, str]]:
-    """A GGUF file as transformers wants it: its folder, and its name as keyword."""
+    """A GGUF file as transformers wants it: its folder, and its name as keyword.
+
+    Raises:
+        FileNotFoundError: a path that is not there; transformers would ask the Hub for it, for minutes.
+    """
     path = Path(name)
+    if not path.exists() and (name.count("/") > 1 or name.startswith((".", "/", "~"))):
+        raise FileNotFoundError("no such file or folder here, and no Hub id")
     return (str(path.parent), {"gguf_file": path.name}) if path.suffix == ".gguf" else (name, {})
 
 
