@@ -1,9 +1,9 @@
 """Dealing the rows of a step to ranks and micro-batches so that no rank waits long for another.
 
-A row of pieces with lengths l costs sum(l + quadratic * l^2): all rows have the same number of tokens, but a row that is
-one document of 32,768 tokens costs far more attention than one of a hundred short ones. Ranks meet in every micro-batch
-(FSDP gathers each layer's weights), so a step takes the sum over micro-batches of the slowest rank's cost. Dealing changes
-who computes what, never what is learned.
+A row of pieces with lengths l costs sum(l + quadratic * l^2): all rows have the same number of tokens, but a row that
+is one document of 32,768 tokens costs far more attention than one of a hundred short ones. Ranks meet in every
+micro-batch (FSDP gathers each layer's weights), so a step takes the sum over micro-batches of the slowest rank's cost.
+Dealing changes who computes what, never what is learned.
 """
 
 from collections.abc import Sequence
@@ -42,8 +42,8 @@ def in_order(rows: int, *, replicas: int, micro_batch: int) -> Int64:
 def deal(costs: npt.NDArray[np.float64], *, replicas: int, micro_batch: int) -> Int64:
     """Row numbers by micro-batch and rank, int64 [micro-batches, replicas, micro_batch], evenly by cost.
 
-    Rows of similar cost meet in the same micro-batch; within it the costliest row goes to the rank that has least so far
-    (in this micro-batch, then in all), which also evens the ranks' totals.
+    Rows of similar cost meet in the same micro-batch; within it the costliest row goes to the rank that has least so
+    far (in this micro-batch, then in all), which also evens the ranks' totals.
     """
     order = np.argsort(-costs, kind="stable")
     dealt = np.empty((len(costs) // (replicas * micro_batch), replicas, micro_batch), dtype=np.int64)

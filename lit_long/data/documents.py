@@ -1,7 +1,7 @@
 """A subset of a corpus's documents as a token stream of its own: by source, and by length.
 
-All documents of a corpus need no index (``corpus.starts`` is one). A subset has two arrays, its documents and where each
-begins; at scale they are built once, in bounded memory, and memory-mapped from then on.
+All documents of a corpus need no index (``corpus.starts`` is one). A subset has two arrays, its documents and where
+each begins; at scale they are built once, in bounded memory, and memory-mapped from then on.
 """
 
 import contextlib
@@ -25,15 +25,18 @@ class CorpusIndex(Protocol):
     """What a plan needs to know of a corpus: :class:`lit_long.data.TokenCorpus` is one."""
 
     path: Path
-    fingerprint: Any
     starts: Any
     sources: Any
-    source_names: Any
+    source_names: list[str]
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of its documents and tokens."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which documents of a corpus: ``source`` (None: all), and ``above`` < length in tokens <= ``up_to`` (None: any)."""
+    """Which documents: those of ``source`` (None: all), with ``above`` < tokens <= ``up_to`` (None: any number)."""
 
     source: str | None = None
     above: int = 0

@@ -46,8 +46,8 @@ class Dealing:
 class StepLoader:
     """Micro-batches of one data-parallel rank, from step ``first_step`` to ``steps``.
 
-    Its length is ``steps`` times the largest accumulation of all stages: Lightning wants a bound on batches, and the run
-    ends by its optimizer steps.
+    Its length is ``steps`` times the largest accumulation of all stages: Lightning wants a bound on batches, and the
+    run ends by its optimizer steps.
 
     Args:
         plan: the step plan.

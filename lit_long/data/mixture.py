@@ -1,8 +1,8 @@
 """The mixture: how many tokens each source gives, and how its long documents are weighted.
 
-Weights are shares of **tokens**, not of documents or sequences. Long documents can be drawn more often inside each source,
-so that the shares of the sources stay as asked (Fu et al. 2024, "Data Engineering for Scaling Language Models to 128K
-Context": up-sample by length within each domain; changing the domains themselves costs short-context quality).
+Weights are shares of **tokens**, not of documents or sequences. Long documents can be drawn more often inside each
+source, so that the shares of the sources stay as asked (Fu et al. 2024, "Data Engineering for Scaling Language Models
+to 128K Context": up-sample by length within each domain; changing the domains costs short-context quality).
 """
 
 from collections.abc import Callable
@@ -154,10 +154,8 @@ class _Split:
         if self.long is None:
             return [Part(self.name, "all", self.short, self.weight, self.dropped)]
         share = self.long_share
-        if self.own is not None:
-            factor = _factor_for([(1.0, share)], self.own, f"source {self.name!r}")
-        else:
-            factor = common
+        own = self.own
+        factor = common if own is None else _factor_for([(1.0, share)], own, f"source {self.name!r}")
         long = factor * share / (factor * share + 1 - share)
         found = [
             Part(self.name, "short", self.short, self.weight * (1 - long), self.dropped),

@@ -170,7 +170,7 @@ def mixture_report(plan: StepPlan, steps: int, counts: TokenCounts | None = None
 
 
 def _histogram(documents: DocumentSet, native: int | None) -> tuple[npt.NDArray[np.float64], float]:
-    """Tokens by bucket, and tokens in documents over the native length; from an even sample where there are very many."""
+    """Tokens by bucket, and those in documents over the native length; from an even sample of very many documents."""
     count = len(documents)
     stride = 1 if count <= _EXACT else count // _SAMPLE
     tokens, over, seen = np.zeros(BUCKETS), 0.0, 0
@@ -198,8 +198,9 @@ def to_markdown(report: MixtureReport) -> str:
             f"Tokens in documents longer than the native context of {report.native_length:,}: "
             f"asked {report.beyond_native_asked:.1%}" + (f", achieved {done:.1%}" if done is not None else "")
         )
-    head = "| source | documents | tokens there are | asked | share | achieved | share | passes of the run | so far | padding |"
-    text += ["", head, "|---" + "|---:" * 9 + "|"]
+    head = ["source", "documents", "tokens there are", "asked", "share", "achieved", "share", "passes of the run"]
+    head += ["so far", "padding"]
+    text += ["", f"| {' | '.join(head)} |", "|---" + "|---:" * 9 + "|"]
     for s in report.sources:
         text.append(
             f"| {s.source} | {s.documents:,} | {s.available:,} | {s.asked:,.0f} | {s.share:.2%} | {s.achieved:,} | "

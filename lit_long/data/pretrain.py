@@ -1,4 +1,4 @@
-"""PretrainData: packed sequences of a mixture of token corpora for continual pretraining, in the order of the step plan."""
+"""PretrainData: packed sequences of a mixture of token corpora, in the order of the step plan."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -172,7 +172,8 @@ class PretrainData(LightningDataModule):
         return getattr(getattr(self.trainer, "lightning_module", None), "native_length", None)
 
     def _check_repeats(self) -> None:
-        assert self.plan is not None and self.trainer is not None
+        assert self.plan is not None
+        assert self.trainer is not None
         if self.trainer.max_steps < 1:
             return
         for part, tokens in zip(self.plan.parts, self.plan.planned_tokens(self.trainer.max_steps), strict=True):
@@ -210,7 +211,8 @@ class PretrainData(LightningDataModule):
 
     def train_dataloader(self) -> StepLoader:
         """Micro-batches of this rank for the whole run."""
-        assert self.trainer is not None and self.plan is not None
+        assert self.trainer is not None
+        assert self.plan is not None
         return StepLoader(
             self.plan,
             steps=self.trainer.max_steps,
@@ -272,7 +274,8 @@ class PretrainData(LightningDataModule):
 
     def report(self) -> MixtureReport:
         """Asked and achieved tokens of the run."""
-        assert self.plan is not None and self.trainer is not None
+        assert self.plan is not None
+        assert self.trainer is not None
         return mixture_report(self.plan, max(self.trainer.max_steps, 0), self.counts)
 
     def imbalance(self, steps: int = 20) -> tuple[float, float]:

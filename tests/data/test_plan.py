@@ -145,7 +145,7 @@ def test_windowed_stages_lose_and_repeat_nothing(packing, stages):
     assert rows[-1].epoch == 0, "the claim is about one pass"
     count = Counter(positions_of(plan, rows)[0])
     assert set(count.values()) == {1}
-    # what is not reached yet are whole documents and the rest of the last windows, nothing else: a longer run finds them
+    # what is not reached yet is found by a longer run
     longer = plan_of([lengths], stages=stages, steps=400, sequences=8, packing=packing)
     step, more = 400, list(rows)
     while more[-1].epoch == 0:

@@ -1,8 +1,8 @@
 """``concat``: each part of the mixture is one endless stream, cut into slots of the longest sequence.
 
-Pass after pass, the stream goes on where the pass before ended, so cuts fall elsewhere each time and every token is seen
-exactly once a pass. The slots that begin in a pass are shuffled by a computed permutation. A shorter stage of a length
-schedule cuts each slot into several sequences: the tokens of a step are the same at every sequence length.
+Pass after pass, the stream goes on where the pass before ended, so cuts fall elsewhere each time and every token is
+seen exactly once a pass. The slots that begin in a pass are shuffled by a computed permutation. A shorter stage of a
+length schedule cuts each slot into several sequences: the tokens of a step are the same at every sequence length.
 All of it is arithmetic: any step costs the same, whatever came before.
 """
 

@@ -1,10 +1,10 @@
 """``best_fit`` and ``single``: documents in a random order, packed window by window.
 
 A pass over a part visits its documents in a computed random order. Windows of some thousand documents are packed one
-after the other and their rows shuffled. Nothing about a whole corpus is ever packed, stored or sorted, so start-up costs
-nothing, and a window's packing is a pure function of (part, pass, place). How many rows the windows before gave cannot be
-computed without packing them: that one number per part is an *anchor*, kept in checkpoints, so that resuming costs one
-window. Without anchors the windows are packed again from the beginning, with the same result.
+after the other and their rows shuffled. Nothing about a whole corpus is ever packed, stored or sorted, so start-up
+costs nothing, and a window's packing is a pure function of (part, pass, place). How many rows the windows before gave
+cannot be computed without packing them: that one number per part is an *anchor*, kept in checkpoints, so that resuming
+costs one window. Without anchors the windows are packed again from the beginning, with the same result.
 
 At a change of the sequence length, rows that the stage before left in its last window are packed anew for the next
 stage: no document is lost or repeated.
@@ -78,7 +78,7 @@ class PartStream:
         if self.before is None:
             return Anchor(0, 0, 0)
         stream, used = self.before
-        anchor, rows = stream.window_of(used)
+        anchor, _ = stream.window_of(used)
         return Anchor(0, anchor.epoch, anchor.member, leftover=used > anchor.rows or anchor.leftover)
 
     @cached_property
