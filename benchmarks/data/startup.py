@@ -140,7 +140,7 @@ def table(results):
     first = results[0]
     lines = [
         "# Start-up at 10^12 tokens", "",
-        f"{first['tokens']:,} tokens in {first['documents']:,} documents (a synthetic index), 4,194,304 tokens per step "
+        f"{first['tokens']:,} tokens in {first['documents']:,} documents (a synthetic index), 4,194,304 tokens a step "
         "in sequences of 32,768, documents over 32,768 up-sampled to half of the tokens; resumed at step "
         f"{STEP:,}. {platform.machine()}, Python {platform.python_version()}, numpy {np.__version__}. "
         "Command: `python benchmarks/data/startup.py`.",
@@ -154,8 +154,8 @@ def table(results):
         for r in results
     ]
     lines += [
-        "", "The first line builds the index of the two lengths, once for a corpus (none is needed without up-sampling or "
-        "filters). Mapped files are shared by all ranks of a node and given back when memory is wanted.",
+        "", "The first line builds the index of the two lengths, once for a corpus (none is needed without up-sampling "
+        "or filters). Mapped files are shared by all ranks of a node and given back when memory is wanted.",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
 

@@ -17,7 +17,7 @@ ARMS = ["a_long_mix", "b_base_mix", "c_no_long", "d_upsample_long"]
 @pytest.fixture
 def data_of(monkeypatch):
     random = np.random.default_rng(0)
-    lengths = [random.integers(*span, count) for span, count in (((9e3, 2e5), 60), ((50, 2e4), 900), ((10, 9e4), 300))]
+    lengths = [random.integers(*span, count) for span, count in (((9e3, 2e5), 60), ((50, 9e3), 900), ((10, 12e3), 300))]
     corpus = FakeCorpus(np.concatenate(lengths), np.repeat([0, 1, 2], [len(part) for part in lengths]))
     corpus.source_names = ["books", "manuals", "code"]
     monkeypatch.setattr(module.build_parts, "__defaults__", (lambda path, split: corpus,))
