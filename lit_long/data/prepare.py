@@ -17,29 +17,12 @@ import numpy as np
 
 from lit_long.data.corpus_shard import Shard, ShardWriter
 from lit_long.data.corpus_writer import shard_name, write_split, write_splits_file
-from lit_long.data.sources import Document, list_files, read_documents
+from lit_long.data.sources import Document, Source, describe_inputs, read_documents
 from lit_long.data.tokenizer import adds_bos, load_tokenizer, tokenizer_fingerprint
 from lit_long.errors import UserError
 
 BATCH_CHARS = 4_000_000  # text handed to the tokenizer's threads at once: enough to keep them busy, a few MB of memory
 SPLITS = ("train", "held_out")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """Where documents come from.
-
-    Args:
-        path: a file (.txt, .md, .jsonl, .jsonl.gz, .jsonl.zst) or a directory of such files.
-        text_field: name of the text in JSON lines.
-        id_field: name of the document's id in JSON lines.
-        name: the name under which the documents are counted; default: the file's name.
-    """
-
-    path: str
-    text_field: str = "text"
-    id_field: str = "id"
-    name: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,13 +94,13 @@ def prepare(config: PrepareConfig, progress: Callable[[int], None] = lambda char
 
 
 def _inputs_key(config: PrepareConfig) -> str:
-    """Hash of the settings and of every input file's size and time: the same key, the same corpus."""
-    files = [f for source in config.sources for f in list_files(Path(source.path))]
+    """Hash of the settings, the inputs and the tokenizer's files: the same key, the same corpus."""
+    inputs = describe_inputs(config.sources)
     tokenizer = Path(config.tokenizer)
-    files += [tokenizer] if tokenizer.is_file() else sorted(tokenizer.glob("tokenizer*.json"))
+    files = [tokenizer] if tokenizer.is_file() else sorted(tokenizer.glob("tokenizer*.json"))
     seen = [(f.as_posix(), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-    settings = {k: v for k, v in asdict(config).items() if k != "output"}
-    return hashlib.sha256(json.dumps([settings, seen], sort_keys=True).encode()).hexdigest()
+    settings = {k: v for k, v in asdict(config).items() if k not in ("output", "sources")}
+    return hashlib.sha256(json.dumps([settings, inputs, seen], sort_keys=True).encode()).hexdigest()
 
 
 def _existing(output: Path, key: str) -> PrepareResult | None:
@@ -170,8 +153,7 @@ def _tokenised(
     bos = [tokenizer.bos_token_id] if adds_bos(tokenizer) else []
     seen: dict[str, str] = {}
     for number, source in enumerate(config.sources):
-        documents = read_documents(Path(source.path), text_field=source.text_field, id_field=source.id_field)
-        for batch in _batches(documents):
+        for batch in _batches(read_documents([source])):
             for document in batch:
                 if (place := seen.get(document.id)) is not None:
                     raise UserError(
@@ -207,7 +189,7 @@ class _SplitWriter:
     def __init__(self, folder: Path, config: PrepareConfig) -> None:
         folder.mkdir()
         self.folder, self.count, self._hash = folder, SplitCount(), hashlib.sha256()
-        self.names = [source.name or Path(source.path).name for source in config.sources]
+        self.names = [source.label for source in config.sources]
         self.histograms: list[dict[str, list[int]]] = [{} for _ in self.names]
         self.licenses: list[set[str]] = [set() for _ in self.names]
         self.lengths: list[int] = []

@@ -6,7 +6,8 @@ import json
 import pytest
 import zstandard
 
-from lit_long.data.sources import list_files, read_documents
+from lit_long.data.sources import Source, read_documents
+from lit_long.data.sources.files import list_files
 from lit_long.errors import UserError
 
 TEXTS = ["Es war einmal.\nZeile zwei.\n", "naïve — 日本", "third"]
@@ -16,8 +17,12 @@ def lines(*rows):
     return b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
 
 
+def documents_of(path, **options):
+    return list(read_documents([Source(path=str(path), **options)]))
+
+
 def texts_of(path, **options):
-    return [document.text for document in read_documents(path, **options)]
+    return [document.text for document in documents_of(path, **options)]
 
 
 def zst(data):
@@ -37,7 +42,7 @@ def test_json_lines(tmp_path, suffix, pack):
         {"id": 0, "text": TEXTS[2]},
     ]
     path.write_bytes(pack(lines(*rows[:1]) + b"\n   \n" + lines(*rows[1:])))
-    documents = list(read_documents(path))
+    documents = documents_of(path)
     assert [d.text for d in documents] == TEXTS
     assert [d.id for d in documents] == ["one", f"a{suffix}:4", "0"]
     assert [d.place for d in documents] == [f"{path}:1", f"{path}:4", f"{path}:5"]
@@ -62,7 +67,7 @@ def test_large_lines_of_zst_come_whole(tmp_path):
 def test_plain_text_is_one_document(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
     path.write_bytes("\ufeffa\r\n\r\nb\n".encode())
-    (document,) = read_documents(path)
+    (document,) = documents_of(path)
     assert (document.id, document.place) == (path.name, str(path))
     assert document.text == "a\r\n\r\nb\n"  # the byte order mark is no text; line ends are
 
@@ -70,7 +75,7 @@ def test_plain_text_is_one_document(tmp_path, suffix):
 def test_named_fields(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(lines({"name": "x", "body": "the body", "text": "another"}))
-    (document,) = read_documents(path, text_field="body", id_field="name")
+    (document,) = documents_of(path, text_field="body", id_field="name")
     assert (document.id, document.text) == ("x", "the body")
 
 
@@ -81,8 +86,8 @@ def test_directory_order_does_not_depend_on_creation(tmp_path):
         path.write_bytes(lines({"text": name}) if name.endswith("jsonl") else name.encode())
     names = ["a.txt", "b/10.jsonl", "b/2.md", "b/c/x.txt", "z.txt"]
     assert texts_of(tmp_path) == names
-    assert [d.id for d in read_documents(tmp_path)] == ["a.txt", "b/10.jsonl:1", *names[2:]]
-    assert [p.relative_to(tmp_path).as_posix() for p in list_files(tmp_path)] == names
+    assert [d.id for d in documents_of(tmp_path)] == ["a.txt", "b/10.jsonl:1", *names[2:]]
+    assert [p.relative_to(tmp_path).as_posix() for p in list_files(tmp_path)[0]] == names
 
 
 @pytest.mark.parametrize(
@@ -102,7 +107,7 @@ def test_errors_in_json_lines_name_the_line(tmp_path, content, place, message):
     path = tmp_path / "bad.jsonl"
     path.write_bytes(content)
     with pytest.raises(UserError) as caught:
-        list(read_documents(path))
+        documents_of(path)
     assert str(caught.value).startswith(f"{path}{place}: ")
     assert message in str(caught.value)
 
@@ -112,7 +117,7 @@ def test_errors_in_plain_text_name_the_file(tmp_path, content, message):
     path = tmp_path / "bad.txt"
     path.write_bytes(content)
     with pytest.raises(UserError) as caught:
-        list(read_documents(path))
+        documents_of(path)
     assert str(caught.value).startswith(f"{path}: {message}")
 
 
@@ -122,11 +127,8 @@ def test_damaged_archives_are_no_end_of_data(tmp_path, pack, damage):
     path = tmp_path / ("a.jsonl.zst" if pack is zst else "a.jsonl.gz")
     packed = pack(lines(*({"text": f"{i} {i * 7919 % 1000}"} for i in range(2000))))
     path.write_bytes({"cut short": packed[: len(packed) // 2], "garbage": b"no archive", "empty": b""}[damage])
-    if damage == "empty" and pack is gzip.compress:
-        assert texts_of(path) == []  # gzip itself takes no bytes for an empty file
-        return
     with pytest.raises(UserError, match="cannot be read beyond line") as caught:
-        list(read_documents(path))
+        documents_of(path)
     assert str(caught.value).startswith(f"{path}: ")
 
 
