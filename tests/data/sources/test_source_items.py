@@ -1,5 +1,6 @@
 """Items of work: the same documents in the same order however they are cut, in bounded memory."""
 
+import gzip
 import json
 import pickle
 import subprocess
@@ -110,7 +111,7 @@ def test_items_gather_small_files_and_cut_large_ones_but_never_mix_sources(tmp_p
     for name, lines in (("a.jsonl", 3), ("b.txt", 3), ("c.jsonl", 40), ("d.jsonl.gz", 0), ("e.md", 3)):
         row = json.dumps({"text": "x" * 88}) + "\n"  # 101 bytes
         data = (row * lines).encode()
-        (tmp_path / name).write_bytes(__import__("gzip").compress(data) if name.endswith("gz") else data)
+        (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
     sources = [Source(path=str(tmp_path)), Source(path=str(tmp_path / "a.jsonl"))]
     items = list(plan_items(sources, item_bytes=1000, max_document_bytes=10_000))
     assert [(item.source, item.number, item.size) for item in items] == [
@@ -157,8 +158,6 @@ def test_half_a_gigabyte_in_one_line_is_never_held(tmp_path, suffix):
                 out.write(packer.compress(piece))
             out.write(packer.flush())
     elif suffix == ".jsonl.gz":
-        import gzip
-
         with gzip.open(path, "wb", compresslevel=1) as out:
             for piece in (good, *[b"x" * 10_000_000] * 50, b"\n", good):
                 out.write(piece)
