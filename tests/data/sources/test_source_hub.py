@@ -1,6 +1,7 @@
 """Hub datasets through `datasets`, from local folders in the Hub's layout, since tests have no network."""
 
 import json
+import pickle
 import tracemalloc
 
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pytest
 
 import lit_long.data.sources.hub as hub_module
 from lit_long.data.sources import Source, plan_items, read_item
+from lit_long.data.sources.parquet import plan_parquet
 from lit_long.errors import UserError
 
 ROWS = [{"id": f"d{i}", "text": f"text {i} " * (i % 7 + 1), "license": "CC0" if i % 2 else None} for i in range(700)]
@@ -41,8 +43,8 @@ def test_rows_come_in_order_with_their_places(tmp_path, records, kind, item_byte
     assert [d.id for d in numbered] == [f"{hub}#{i}" for i in range(5)]
 
 
-def test_items_are_cut_by_the_bytes_of_text(tmp_path):
-    sources = [Source(hub=write(tmp_path / "data", "parquet"))]
+def test_items_of_a_stream_are_cut_by_the_bytes_of_text(tmp_path):
+    sources = [Source(hub=write(tmp_path / "data", "jsonl"))]
     items = list(plan_items(sources, item_bytes=1000))
     longest = max(len(row["text"]) for row in ROWS)
     assert all(1000 <= item.size < 1000 + longest for item in items[:-1])
@@ -51,10 +53,36 @@ def test_items_are_cut_by_the_bytes_of_text(tmp_path):
     assert [item.number for item in items] == list(range(len(items)))
 
 
-@pytest.mark.parametrize("asked", [1, 255, 256, 257, 699, 700, 9999])
-def test_max_documents(tmp_path, records, asked):
-    hub = write(tmp_path / "data", "parquet")
-    found = records([Source(hub=hub, max_documents=asked)])
+def test_items_of_parquet_are_rows_that_the_worker_fetches(tmp_path, monkeypatch):
+    sources = [Source(hub=write(tmp_path / "data", "parquet"))]
+    with monkeypatch.context() as patch:
+        patch.setattr(hub_module, "_batches", lambda source: pytest.fail("streamed by the main process"))
+        items = list(plan_items(sources, item_bytes=3000))
+    assert len(items) > 5
+    assert max(len(pickle.dumps(item)) for item in items) < 1000
+    found = [record for item in reversed(items) for record in read_item(item, sources)]
+    assert sorted(int(d.place.split("#")[1]) for d in found) == list(range(700))
+    assert {d.id: d.text for d in found} == {row["id"]: row["text"] for row in ROWS}
+
+
+def test_parquet_behind_a_url(tmp_path):
+    """The Hub's files are hf:// URLs; the same way through fsspec with a file system that is at hand."""
+    write(tmp_path / "data", "parquet")
+    file = tmp_path / "data" / "train-00000-of-00002.parquet"
+    source = Source(hub="some/dataset")
+    parts = list(plan_parquet(file.as_uri(), source, 1000, place="some/dataset", name="some/dataset", first=70))
+    found = [record for part in parts for record in part.read(source, 10_000)]
+    assert [(d.place, d.text) for d in found] == [(f"some/dataset#{70 + i}", ROWS[i]["text"]) for i in range(400)]
+    file.unlink()
+    with pytest.raises(UserError, match=r"file://.*train-00000-of-00002\.parquet: cannot be read"):
+        list(plan_parquet(file.as_uri(), source, 1000, place="", name=""))
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
+@pytest.mark.parametrize("asked", [1, 255, 256, 257, 399, 400, 401, 699, 700, 9999])
+def test_max_documents(tmp_path, records, asked, kind):
+    hub = write(tmp_path / "data", kind)
+    found = records([Source(hub=hub, max_documents=asked)], item_bytes=2000)
     assert [d.id for d in found] == [row["id"] for row in ROWS[:asked]]
 
 
@@ -75,14 +103,18 @@ def test_subset_and_split(tmp_path, records):
     assert [d.text for d in records([Source(hub=hub, subset="de", split="test")])] == ["de test"]
     with pytest.raises(UserError, match=r"data: cannot be read \(.*check its id, subset, split"):
         records([Source(hub=hub)])  # has two subsets
-    with pytest.raises(UserError, match=r"Bad split: valid|Bad split: nope"):
-        records([Source(hub=hub, subset="de", split="nope")])
+    with pytest.raises(UserError, match="no split 'nope'; found train, test"):
+        plan_items([Source(hub=hub, subset="de", split="nope")], item_bytes=1)
 
 
-def test_bad_rows_have_their_place(tmp_path, records):
+@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
+def test_bad_rows_have_their_place(tmp_path, records, kind):
     (tmp_path / "data").mkdir()
     texts = ["a", None, " ", "a\0b", "x" * 2000, "b"]
-    pq.write_table(pa.table({"text": texts}), tmp_path / "data" / "train.parquet")
+    if kind == "parquet":
+        pq.write_table(pa.table({"text": texts}), tmp_path / "data" / "train.parquet")
+    else:
+        (tmp_path / "data" / "train.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     hub = str(tmp_path / "data")
     found = records([Source(hub=hub)], max_document_bytes=1000)
     assert [(getattr(r, "kind", ""), r.place) for r in found] == [
@@ -92,10 +124,11 @@ def test_bad_rows_have_their_place(tmp_path, records):
 
 def test_a_dataset_without_texts_that_is_not_there_or_is_damaged(tmp_path, records):
     hub = write(tmp_path / "data", "parquet")
-    with pytest.raises(UserError, match=r"data: no column 'body'; found \['id', 'license', 'text'\]"):
-        records([Source(hub=hub, text_field="body")])
+    for hub_ in (hub, write(tmp_path / "lines", "jsonl")):
+        with pytest.raises(UserError, match=r"no column 'body'; found \['id', 'license', 'text'\]"):
+            records([Source(hub=hub_, text_field="body")])
     with pytest.raises(UserError, match="dataset nobody/nothing: cannot be read"):
-        records([Source(hub="nobody/nothing")])
+        plan_items([Source(hub="nobody/nothing")], item_bytes=1)
     whole = (tmp_path / "data" / "train-00001-of-00002.parquet").read_bytes()
     (tmp_path / "data" / "train-00001-of-00002.parquet").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match="cannot be read"):
@@ -105,6 +138,13 @@ def test_a_dataset_without_texts_that_is_not_there_or_is_damaged(tmp_path, recor
 def test_only_the_revision_that_was_resolved_is_read(monkeypatch):
     """One commit for a whole run, even when the branch moves meanwhile."""
     asked = []
+
+    class Builder:
+        name, config = "json", type("Config", (), {"data_files": {"test": ["a.jsonl"]}})
+
+    def load_dataset_builder(path, name, **options):
+        asked.append((path, name, options))
+        return Builder
 
     def load_dataset(path, name, **options):
         asked.append((path, name, options))
@@ -117,13 +157,17 @@ def test_only_the_revision_that_was_resolved_is_read(monkeypatch):
     import huggingface_hub
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(datasets, "load_dataset_builder", load_dataset_builder)
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda self, dataset, revision: Info)
     hub_module.resolved_revision.cache_clear()
     source = Source(hub="some/dataset", subset="s", split="test", revision="main")
     with pytest.raises(UserError, match="no network"):
         list(plan_items([source], item_bytes=1))
     hub_module.resolved_revision.cache_clear()
-    assert asked == [("some/dataset", "s", {"split": "test", "revision": "0123abc", "streaming": True})]
+    assert asked == [
+        ("some/dataset", "s", {"revision": "0123abc"}),
+        ("some/dataset", "s", {"split": "test", "revision": "0123abc", "streaming": True}),
+    ]
 
 
 def test_memory_is_that_of_an_item(tmp_path):
