@@ -32,6 +32,8 @@ def list_files(path: Path) -> tuple[list[Path], int]:
         if not file.name.endswith(KNOWN_SUFFIXES):
             others += 1
         elif file.is_file():
+            if not is_utf8(name := str(file.relative_to(path))):
+                raise UserError(f"{path}: the file name {name!a} is not in UTF-8; rename it")
             files.append(file)
         else:
             raise UserError(f"{file}: a broken link or no regular file; mend or remove it")
@@ -39,6 +41,20 @@ def list_files(path: Path) -> tuple[list[Path], int]:
         hint = "; for source code give kind: repository or repositories" if others else ""
         raise UserError(f"{path}: no document in this directory; looked for {', '.join(KNOWN_SUFFIXES)}{hint}")
     return sorted(files), others
+
+
+def base_name(path: Path | str) -> str:
+    """The last part of a path, also of "." and "..", without following links."""
+    return os.path.basename(os.path.abspath(path))
+
+
+def is_utf8(name: str) -> bool:
+    """Whether a file's name, as Python gives it, can be written to a corpus."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def walk(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) -> list[Path]:

@@ -6,12 +6,15 @@ The limit: a change of a large file that keeps its size and touches none of thes
 """
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lit_long.data.sources.files import list_files
+from lit_long.data.sources.files import base_name, list_files, walk
+from lit_long.data.sources.hub import resolved_revision
+from lit_long.data.sources.repository import list_repositories, repository_files
 from lit_long.data.sources.source import Source
 from lit_long.data.sources.streams import cannot_read
 
@@ -28,14 +31,34 @@ def describe_inputs(sources: Sequence[Source]) -> list[dict[str, Any]]:
 
 
 def _described(source: Source) -> dict[str, Any]:
-    settings = {key: value for key, value in asdict(source).items() if key != "path"}
+    settings = {key: value for key, value in asdict(source).items() if value is not None and key != "path"}
     settings["name"] = source.label
-    path = Path(str(source.path))
-    root = path if path.is_dir() else path.parent
-    return {
-        "settings": settings,
-        "files": [[file.relative_to(root).as_posix(), *identity(file)] for file in list_files(path)[0]],
-    }
+    if source.hub is not None:
+        if not Path(source.hub).is_dir():
+            return {"settings": {**settings, "revision": resolved_revision(source.hub, source.revision)}, "files": []}
+        files = _files(Path(source.hub), sorted(walk(Path(source.hub))))
+    elif source.kind in ("repository", "repositories"):
+        settings["file_suffixes"] = sorted(source.file_suffixes)
+        files = [_repository(folder, source) for folder in list_repositories(source)[0]]
+        return {"settings": settings, "files": files}
+    else:
+        path = Path(str(source.path))
+        files = _files(path if path.is_dir() else path.parent, list_files(path)[0])
+    del settings["file_suffixes"], settings["max_file_bytes"]  # they are for repositories
+    return {"settings": settings, "files": files}
+
+
+def _files(root: Path, files: list[Path]) -> list[list[Any]]:
+    return [[file.relative_to(root).as_posix(), *identity(file)] for file in files]
+
+
+def _repository(folder: Path, source: Source) -> list[Any]:
+    """One entry for all files that are taken in; most are small, so they are read whole."""
+    files, _ = repository_files(folder, source)
+    whole = hashlib.sha256()
+    for name in files:
+        whole.update(json.dumps([name, *identity(folder / name)]).encode())
+    return [base_name(folder), sum(files.values()), f"sha256-files:{whole.hexdigest()}"]
 
 
 def identity(file: Path) -> tuple[int, str]:

@@ -6,17 +6,35 @@ hundred MB a second of this (benchmarks in the docs); it holds one item in memor
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from lit_long.data.sources.files import JSONL_SUFFIXES, TEXT_SUFFIXES, list_files
+from lit_long.data.sources.hub import plan_hub
 from lit_long.data.sources.jsonl import plan_jsonl
 from lit_long.data.sources.parquet import plan_parquet
-from lit_long.data.sources.records import Document, Item, Part, Record
+from lit_long.data.sources.records import BadRow, Document, Item, Part, Record, Skipped
+from lit_long.data.sources.repository import list_repositories, plan_repositories
 from lit_long.data.sources.source import Source
 from lit_long.data.sources.textfile import plan_text
 from lit_long.errors import UserError
 
 MAX_DOCUMENT_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Files beside the source's own, for the report."""
+
+    place: str
+    reason: str
+    files: int
+    size: int = 0
+
+    def read(self, source: Source, max_document_bytes: int) -> Iterator[Record]:
+        """One record."""
+        yield Skipped(self.place, self.reason, self.files)
 
 
 def plan_items(
@@ -72,7 +90,7 @@ def read_documents(
         for record in read_item(item, sources, max_document_bytes=max_document_bytes):
             if isinstance(record, Document):
                 yield record
-            elif not hasattr(record, "reason"):
+            elif isinstance(record, BadRow):
                 raise UserError(f"{record.place}: {record.message}")
 
 
@@ -82,7 +100,7 @@ def _items(plans: list[Iterator[Part]], item_bytes: int) -> Iterator[Item]:
         gathered: list[Part] = []
         size = 0
         for part in parts:
-            if gathered and size + part.size > item_bytes:
+            if size and size + part.size > item_bytes:
                 yield Item(index, number, tuple(gathered))
                 number, gathered, size = number + 1, [], 0
             gathered.append(part)
@@ -94,10 +112,18 @@ def _items(plans: list[Iterator[Part]], item_bytes: int) -> Iterator[Item]:
 
 def _parts(source: Source, item_bytes: int, max_document_bytes: int) -> Iterator[Part]:
     """What is there is looked up at once, what is in it when the iterator gets there."""
+    if source.hub is not None:
+        return plan_hub(source, item_bytes)
     path = Path(str(source.path))
-    files, _ = list_files(path)
-    root = path if path.is_dir() else path.parent
-    return _file_parts(source, root, files, item_bytes, max_document_bytes)
+    if source.kind in ("repository", "repositories"):
+        folders, others = list_repositories(source)
+        parts: Iterator[Part] = plan_repositories(source, folders)
+        reason = "not in a repository"
+    else:
+        files, others = list_files(path)
+        parts = _file_parts(source, path if path.is_dir() else path.parent, files, item_bytes, max_document_bytes)
+        reason = "unknown kind of file"
+    return chain([LeftOut(str(path), reason, others)], parts) if others else parts
 
 
 def _file_parts(
@@ -110,4 +136,4 @@ def _file_parts(
         elif file.name.endswith(JSONL_SUFFIXES):
             yield from plan_jsonl(file, name, item_bytes, max_document_bytes)
         else:
-            yield from plan_parquet(file, name, source, item_bytes)
+            yield from plan_parquet(str(file), source, item_bytes, place=str(file), name=name)

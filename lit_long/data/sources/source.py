@@ -1,9 +1,9 @@
 """One entry of ``sources:`` in the YAML of ``lit-long prepare``."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
+from lit_long.data.sources.files import base_name
 from lit_long.errors import UserError
 
 # Source code and the text that goes with it. Data files (json, csv, svg, lock files) are left out: they are long, and
@@ -12,8 +12,8 @@ _CODE = """
 .adb .adoc .ads .asm .awk .bash .bat .c .cc .clj .cljs .cmake .coffee .cpp .cs .css .cu .cuh .cxx .d .dart .el .elm
 .erl .ex .exs .f .f90 .f95 .fs .fsx .glsl .go .gradle .graphql .groovy .h .hh .hpp .hrl .hs .html .hxx .idr .java .jl
 .js .jsx .kt .kts .less .lisp .lua .m .md .mjs .ml .mli .mm .nim .nix .org .pas .php .pl .pm .pro .proto .ps1 .py .pyi
-.pyx .r .rb .rkt .rs .rst .s .sass .scala .scm .scss .sh .sol .split .sql .sv .svelte .swift .tcl .tex .tf .thrift
-.toml .ts .tsx .txt .v .vb .vhd .vhdl .vim .vue .yaml .yml .zig .zsh
+.pyx .r .rb .rkt .rs .rst .s .sass .scala .scm .scss .sh .sol .sql .sv .svelte .swift .tcl .tex .tf .thrift
+.toml .ts .tsx .txt .v .vb .vhd .vhdl .vim .vue .yaml .yml .zig .zsh makefile dockerfile readme license
 """
 CODE_SUFFIXES = tuple(_CODE.split())
 
@@ -32,7 +32,8 @@ class Source:
         max_documents: stop after so many rows of the Hub dataset.
         kind: how ``path`` is read. files (or auto): as above; repository: the directory is one code repository and one
             document; repositories: each directory in it is one.
-        file_suffixes: endings of the files that a repository's document takes in; other files are counted and left out.
+        file_suffixes: endings of the names (upper or lower case) of the files that a repository's document takes in;
+            other files are counted and left out.
         max_file_bytes: a file of a repository that is larger is counted and left out (it is data or generated).
         text_field: name of the text in JSON lines, Parquet and Hub datasets.
         id_field: name of the document's id there; null: number the documents by their place.
@@ -78,4 +79,4 @@ class Source:
     @property
     def label(self) -> str:
         """The name under which the documents are counted."""
-        return self.name or (self.hub if self.hub is not None else Path(str(self.path)).name)
+        return self.name or (self.hub if self.hub is not None else base_name(str(self.path)))

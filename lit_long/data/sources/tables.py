@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from lit_long.data.sources.records import Document, Record
+from lit_long.data.sources.records import Record
 from lit_long.data.sources.rows import BadRowError, decode, document, missing_text, too_long
 from lit_long.data.sources.source import Source
 from lit_long.errors import UserError
@@ -30,9 +30,16 @@ def columns(source: Source, schema: Any, place: str) -> list[str]:
     return [name for name in schema.names if name in wanted]
 
 
-def rows(
-    table: Any, first: int, source: Source, place: str, name: str, max_document_bytes: int
-) -> Iterator[Document | Record]:
+def as_bytes(texts: Any) -> Any:
+    """A column of texts as large_binary, since neither Arrow nor Parquet checks that strings are UTF-8."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(texts.type):
+        texts = texts.dictionary_decode()
+    return texts.cast(pa.large_binary())
+
+
+def rows(table: Any, first: int, source: Source, place: str, name: str, max_document_bytes: int) -> Iterator[Record]:
     """Documents and bad rows of a record batch.
 
     Args:
@@ -43,12 +50,7 @@ def rows(
         name: the same for the ids of rows without one.
         max_document_bytes: longest text in bytes of UTF-8.
     """
-    import pyarrow as pa
-
-    texts = table.column(source.text_field)
-    if pa.types.is_dictionary(texts.type):
-        texts = texts.dictionary_decode()
-    texts = texts.cast(pa.large_binary())  # Parquet does not promise that its strings are UTF-8
+    texts = as_bytes(table.column(source.text_field))
     others = {key: table.column(key) for key in (source.id_field, "license") if key in table.schema.names}
     for index in range(table.num_rows):
         row = f"{place}#{first + index}"
