@@ -87,19 +87,11 @@ class LongContextModule(LightningModule):
         self._started = time.monotonic()
         self._seconds_before = 0.0  # spent before a resume
         self.strict_loading = lora is None  # adapter checkpoints leave the frozen base out
-        self._config = native_config(self.spec)
         # before anything is downloaded or allocated: does this rope fit this model?
-        self.positions = RopeStages(self.spec, self._config, rope_schedule)
-
-    @property
-    def native_length(self) -> int:
-        """Context length of the base model, in tokens."""
-        return self.positions.native.native_length
-
-    @property
-    def hidden_size(self) -> int:
-        """Width of the model."""
-        return int(self._config.hidden_size)
+        config = native_config(self.spec)
+        self.positions = RopeStages(self.spec, config, rope_schedule)
+        # what the data wants to know: cost of attention beside the rest of a layer, and which documents are long
+        self.hidden_size, self.native_length = int(config.hidden_size), self.positions.native.native_length
 
     # -- building ---------------------------------------------------------------------------------------------------
     def configure_model(self) -> None:
@@ -199,26 +191,27 @@ class LongContextModule(LightningModule):
 
     # -- validation -------------------------------------------------------------------------------------------------
     def on_validation_epoch_start(self) -> None:
-        """Start a new sum for each held-out set."""
-        sets = max(1, len(self.trainer.num_val_batches))
-        self._held_out = torch.zeros(sets, 2, dtype=torch.float64, device=self.device)
+        """Start new sums, one for each held-out source."""
+        self._held_out = torch.zeros(max(1, len(self._held_out_names())), 2, dtype=torch.float64, device=self.device)
+
+    def _held_out_names(self) -> list[str]:
+        return list(getattr(getattr(self.trainer, "datamodule", None), "validation_names", []))
 
     def validation_step(self, batch: dict[str, Any], batch_index: int, dataloader_idx: int = 0) -> None:
-        """Add the batch's loss and target count."""
+        """Add the batch's loss and target count to those of its held-out source."""
         loss = next_token_loss(self.model, batch, chunk_size=self.loss_chunk_size)
         weights = batch.get("target_weights")
         counted = batch["target_ids"] != -100
         count = (counted * weights).sum() if weights is not None else counted.sum()
-        self._held_out[dataloader_idx] += torch.stack([loss.double(), count.double()])
+        self._held_out[min(dataloader_idx, len(self._held_out) - 1)] += torch.stack([loss.double(), count.double()])
 
     def on_validation_epoch_end(self) -> None:
-        """Token mean over all ranks: sums and counts are added, then divided; of several sets, each one's, too."""
-        sums = self.trainer.strategy.reduce(self._held_out, reduce_op="sum")
-        total = sums.sum(0)
+        """Token means over all ranks, of all sources and of each: sums and counts are added, then divided."""
+        by_source = self.trainer.strategy.reduce(self._held_out, reduce_op="sum")
+        total = by_source.sum(dim=0)
         self.log("val_loss", total[0] / total[1].clamp(min=1), rank_zero_only=True)
-        if len(sums) > 1:
-            names = getattr(getattr(self.trainer, "datamodule", None), "validation_names", range(len(sums)))
-            for name, (loss, count) in zip(names, sums, strict=True):
+        if len(by_source) > 1:
+            for name, (loss, count) in zip(self._held_out_names(), by_source, strict=True):
                 self.log(f"val_loss/{name}", loss / count.clamp(min=1), rank_zero_only=True)
 
     # -- checkpoints ------------------------------------------------------------------------------------------------

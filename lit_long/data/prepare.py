@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from lit_long.data.corpus import FORMAT
+from lit_long.data.corpus_shard import Shard, ShardWriter
+from lit_long.data.corpus_writer import shard_name, write_split, write_splits_file
 from lit_long.data.sources import Document, list_files, read_documents
 from lit_long.data.tokenizer import adds_bos, load_tokenizer, tokenizer_fingerprint
 from lit_long.errors import UserError
@@ -138,10 +139,7 @@ def _existing(output: Path, key: str) -> PrepareResult | None:
 def _write(
     config: PrepareConfig, tokenizer: Any, folder: Path, key: str, progress: Callable[[int], None]
 ) -> PrepareResult:
-    from datasets import Dataset, DatasetDict, disable_progress_bars
-
-    disable_progress_bars()
-    writers = {split: _SplitWriter(folder / f"{split}.arrow") for split in SPLITS}
+    writers = {split: _SplitWriter(folder / split, config) for split in SPLITS}
     held_out, missing = set(config.held_out), set(config.held_out)
     for split, source, document, tokens in _tokenised(config, tokenizer, held_out, progress):
         missing.discard(document.id)
@@ -151,28 +149,27 @@ def _write(
     if not writers["train"].count.documents:
         why = "every document is held out" if held_out else "the sources are empty"
         raise UserError(f"no document is left to train on: {why}")
-    rows: dict[str, Dataset] = {}
-    for split, writer in writers.items():
-        writer.close()
-        if writer.count.documents:
-            rows[split] = Dataset.from_file(str(writer.path))
-    DatasetDict(rows).save_to_disk(str(folder))
     name = config.name or Path(config.output).name
+    kept = {}
     for split, writer in writers.items():
-        writer.path.unlink()
-        if split in rows:
+        shard = writer.close()
+        if writer.count.documents:
             info = _info(config, tokenizer, writer, f"{name}/{split}" if split != "train" else name, key)
-            (folder / split / "corpus.json").write_text(json.dumps(info, indent=2) + "\n")
-    return PrepareResult(config.output, False, {s: writers[s].count for s in rows})
+            lengths = np.asarray(writer.lengths, dtype=np.int64)
+            write_split(writer.folder, [shard], [(lengths, np.asarray(writer.indices, dtype=np.uint16))], info)
+            kept[split] = writer.count
+        else:
+            shutil.rmtree(writer.folder)
+    write_splits_file(folder, list(kept))
+    return PrepareResult(config.output, False, kept)
 
 
 def _tokenised(
     config: PrepareConfig, tokenizer: Any, held_out: set[str], progress: Callable[[int], None]
-) -> Iterator[tuple[str, str, Document, list[int]]]:
+) -> Iterator[tuple[str, int, Document, list[int]]]:
     bos = [tokenizer.bos_token_id] if adds_bos(tokenizer) else []
     seen: dict[str, str] = {}
-    for source in config.sources:
-        name = source.name or Path(source.path).name
+    for number, source in enumerate(config.sources):
         documents = read_documents(Path(source.path), text_field=source.text_field, id_field=source.id_field)
         for batch in _batches(documents):
             for document in batch:
@@ -187,7 +184,7 @@ def _tokenised(
             )["input_ids"]
             for document, ids in zip(batch, encoded, strict=True):
                 split = "held_out" if document.id in held_out else "train"
-                yield split, name, document, bos + ids + [tokenizer.eos_token_id]
+                yield split, number, document, bos + ids + [tokenizer.eos_token_id]
             progress(sum(len(d.text) for d in batch))
 
 
@@ -207,41 +204,34 @@ def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
 class _SplitWriter:
     """Rows of one split to an Arrow stream file, with counts and a running hash of ids and tokens."""
 
-    def __init__(self, path: Path) -> None:
-        import pyarrow as pa
+    def __init__(self, folder: Path, config: PrepareConfig) -> None:
+        folder.mkdir()
+        self.folder, self.count, self._hash = folder, SplitCount(), hashlib.sha256()
+        self.names = [source.name or Path(source.path).name for source in config.sources]
+        self.histograms: list[dict[str, list[int]]] = [{} for _ in self.names]
+        self.licenses: list[set[str]] = [set() for _ in self.names]
+        self.lengths: list[int] = []
+        self.indices: list[int] = []
+        self._writer = ShardWriter(folder / shard_name(0, 1))
 
-        self.path, self.count, self._hash = path, SplitCount(), hashlib.sha256()
-        self.histogram: dict[str, list[int]] = {}
-        self.sources: dict[str, int] = {}
-        self.licenses: set[str] = set()
-        self._schema = pa.schema({"id": pa.string(), "input_ids": pa.list_(pa.int32()), "source": pa.string()})
-        self._stream = pa.OSFile(str(path), "wb")
-        self._writer = pa.ipc.new_stream(self._stream, self._schema)
-
-    def add(self, document: Document, source: str, tokens: list[int]) -> None:
-        import pyarrow as pa
-
+    def add(self, document: Document, source: int, tokens: list[int]) -> None:
         ids = np.asarray(tokens, dtype=np.int32)
-        row = pa.record_batch(
-            [pa.array([document.id]), pa.array([ids], type=pa.list_(pa.int32())), pa.array([source])],
-            schema=self._schema,
-        )
-        self._writer.write_batch(row)
-        self._hash.update(document.id.encode() + b"\0" + ids.tobytes())
+        self._writer.add(document.id, ids, self.names[source])
+        self._hash.update(document.id.encode() + b"\0" + source.to_bytes(2, "little") + ids.tobytes())
         self.count.documents += 1
         self.count.tokens += len(ids)
         self.count.characters += len(document.text)
         self.count.longest = max(self.count.longest, len(ids))
-        bucket = self.histogram.setdefault(str(1 << (len(ids) - 1).bit_length()), [0, 0])
+        self.lengths.append(len(ids))
+        self.indices.append(source)
+        bucket = self.histograms[source].setdefault(str(1 << (len(ids) - 1).bit_length()), [0, 0])
         bucket[0] += 1
         bucket[1] += len(ids)
-        self.sources[source] = self.sources.get(source, 0) + len(ids)
         if document.license:
-            self.licenses.add(document.license)
+            self.licenses[source].add(document.license)
 
-    def close(self) -> None:
-        self._writer.close()
-        self._stream.close()
+    def close(self) -> Shard:
+        return self._writer.close()
 
     @property
     def fingerprint(self) -> str:
@@ -250,16 +240,27 @@ class _SplitWriter:
 
 def _info(config: PrepareConfig, tokenizer: Any, writer: _SplitWriter, name: str, key: str) -> dict[str, Any]:
     """The content of corpus.json."""
+    whole: dict[str, list[int]] = {}
+    for histogram in writer.histograms:
+        for bound, counts in histogram.items():
+            whole[bound] = [a + b for a, b in zip(whole.get(bound, [0, 0]), counts, strict=True)]
+    licenses = set().union(*writer.licenses)
     return {
-        "format": FORMAT,
         "name": name,
-        "documents": writer.count.documents,
-        "tokens": writer.count.tokens,
         "counts": asdict(writer.count),
+        "sources": [
+            {
+                "name": name,
+                "documents": sum(documents for documents, _ in histogram.values()),
+                "tokens": sum(tokens for _, tokens in histogram.values()),
+                "license": ", ".join(sorted(own)) or None,
+                "length_histogram": _by_length(histogram),
+            }
+            for name, histogram, own in zip(writer.names, writer.histograms, writer.licenses, strict=True)
+        ],
         # upper bound of the length in tokens (a power of two) -> [documents, tokens]
-        "length_histogram": dict(sorted(writer.histogram.items(), key=lambda item: int(item[0]))),
-        "tokens_by_source": writer.sources,
-        "license": config.license or (", ".join(sorted(writer.licenses)) or None),
+        "length_histogram": _by_length(whole),
+        "license": config.license or (", ".join(sorted(licenses)) or None),
         "tokenizer": {
             "name": config.tokenizer,
             "fingerprint": tokenizer_fingerprint(tokenizer),
@@ -270,3 +271,7 @@ def _info(config: PrepareConfig, tokenizer: Any, writer: _SplitWriter, name: str
         "fingerprint": writer.fingerprint,
         "inputs": key,
     }
+
+
+def _by_length(histogram: dict[str, list[int]]) -> dict[str, list[int]]:
+    return dict(sorted(histogram.items(), key=lambda item: int(item[0])))

@@ -40,6 +40,7 @@ class StageSpan:
     sequences_per_step: int
 
 
+@dataclass(frozen=True)
 class LengthSchedule:
     """Stages of growing (or any) sequence length within one run.
 
@@ -50,8 +51,9 @@ class LengthSchedule:
         UserError: no stage, shares that do not grow, or lengths of which the longest is no multiple.
     """
 
-    def __init__(self, stages: Sequence[Stage]) -> None:
-        self.stages = tuple(stages)
+    stages: tuple[Stage, ...]
+
+    def __post_init__(self) -> None:
         if not self.stages:
             raise UserError("schedule.stages is empty; give at least one stage with a sequence_length")
         before = 0.0

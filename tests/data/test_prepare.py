@@ -114,7 +114,9 @@ def test_counts(corpus_dir, rows):
         "characters": characters,
         "longest": max(lengths),
     }
-    assert info["tokens_by_source"] == {"books.jsonl": sum(lengths)}
+    (source,) = info["sources"]
+    assert (source["name"], source["documents"], source["tokens"]) == ("books.jsonl", 3, sum(lengths))
+    assert (source["license"], source["length_histogram"]) == ("public domain", info["length_histogram"])
     assert info["license"] == "public domain"
     for bound, (documents, tokens) in info["length_histogram"].items():
         inside = [n for n in lengths if int(bound) // 2 < n <= int(bound)]
@@ -129,10 +131,12 @@ def test_several_sources_are_counted_under_their_names(tmp_path, tokenizer_dir):
     result = prepare(config_of(tmp_path, tokenizer_dir, one, two, name="mine", license="CC0"), progress.append)
     corpus = TokenCorpus(tmp_path / "out")
     assert [corpus.document_id(i) for i in range(3)] == ["a", "b", "c"]
-    assert corpus.info["tokens_by_source"] == {
-        "1.jsonl": len(corpus.document(0)),
-        "second": len(corpus.document(1)) + len(corpus.document(2)),
-    }
+    assert corpus.source_names == ["1.jsonl", "second"]
+    assert corpus.sources.tolist() == [0, 1, 1]
+    assert [(s["documents"], s["tokens"]) for s in corpus.info["sources"]] == [
+        (1, len(corpus.document(0))),
+        (2, len(corpus.document(1)) + len(corpus.document(2))),
+    ]
     assert (corpus.name, corpus.info["license"], result.reused) == ("mine", "CC0", False)
     assert sum(progress) == result.splits["train"].characters == len("text one" + "two" + "three")
     assert list(result.splits) == ["train"]
@@ -222,7 +226,7 @@ def test_a_run_that_ends_early_leaves_no_corpus(tmp_path, tokenizer_dir, monkeyp
         if when == "while reading":
             patch.setattr(prepare_module, "BATCH_CHARS", 1)
         elif when == "while saving":
-            patch.setattr(datasets.DatasetDict, "save_to_disk", stop)
+            patch.setattr(datasets.DatasetInfo, "write_to_directory", stop)
         else:
             patch.setattr(prepare_module.os, "replace", stop)
         with pytest.raises(KeyboardInterrupt):
