@@ -46,8 +46,6 @@ class MixtureSource:
         corpus: corpus folder of ``lit-long prepare``.
         split: split of the corpus to train on.
         source: only the documents of this source of the corpus; default: all.
-        weight: token budget, in any unit (0.3, 30 or 12e9): only ratios count. Default: the source's size in tokens;
-            give it for all sources or for none.
         min_tokens: leave out documents with fewer tokens; default: the mixture's.
         drop_longer_than: leave out documents with more tokens; default: the mixture's.
         long_upsample: draw long documents more often; default: the mixture's.
@@ -56,7 +54,6 @@ class MixtureSource:
     corpus: str
     split: str = "train"
     source: str | None = None
-    weight: float | None = None
     min_tokens: int | None = None
     drop_longer_than: int | None = None
     long_upsample: LongUpsample | None = None
@@ -68,6 +65,8 @@ class Mixture:
 
     Args:
         sources: name -> source.
+        weights: name -> token budget, in any unit (0.3, 30 or 12e9): only ratios count; names every source, and 0
+            leaves one out. Default: each source's size in tokens.
         min_tokens: leave out documents with fewer tokens than this.
         drop_longer_than: leave out documents with more tokens than this.
         long_upsample: draw long documents more often.
@@ -77,6 +76,7 @@ class Mixture:
     """
 
     sources: dict[str, MixtureSource]
+    weights: dict[str, float] | None = None
     min_tokens: int = 0
     drop_longer_than: int | None = None
     long_upsample: LongUpsample | None = None
@@ -116,14 +116,16 @@ def build_parts(mixture: Mixture, open_corpus: Callable[[str, str], CorpusIndex]
     """
     if not mixture.sources:
         raise UserError("mixture.sources is empty; name at least one source with its corpus")
-    _check_weights(mixture)
+    weights = _weights(mixture)
     opened: dict[tuple[str, str], CorpusIndex] = {}
     sources: list[_Split] = []
     for name, source in mixture.sources.items():
+        if weights.get(name) == 0:
+            continue
         key = (source.corpus, source.split)
         if key not in opened:
             opened[key] = open_corpus(*key)
-        sources.append(_split(name, source, mixture, opened[key]))
+        sources.append(_split(name, source, weights.get(name), mixture, opened[key]))
     total = sum(split.weight for split in sources)
     sources = [replace(split, weight=split.weight / total) for split in sources]
     common = _common_factor(sources, mixture.long_upsample)
@@ -164,19 +166,30 @@ class _Split:
         return [part for part in found if len(part.documents)]
 
 
-def _check_weights(mixture: Mixture) -> None:
-    without = [name for name, source in mixture.sources.items() if source.weight is None]
-    if without and len(without) < len(mixture.sources):
+def _weights(mixture: Mixture) -> dict[str, float]:
+    """The weights, checked; empty where sources count by their size."""
+    weights = mixture.weights
+    if weights is None:
+        return {}
+    without, unknown = (
+        [n for n in mixture.sources if n not in weights],
+        [n for n in weights if n not in mixture.sources],
+    )
+    if without or unknown:
         raise UserError(
-            f"mixture: source {without[0]!r} has no weight but others have; give every source a weight (a token budget "
-            f"in any unit), or none, and each gives all it has"
+            "mixture.weights: "
+            + (f"source {without[0]!r} has no weight" if without else f"there is no source {unknown[0]!r}")
+            + f"; name each of {list(mixture.sources)} (a token budget in any unit, 0 leaves a source out), or leave "
+            f"weights out, and each gives all it has"
         )
-    for name, source in mixture.sources.items():
-        if source.weight is not None and source.weight <= 0:
-            raise UserError(f"mixture: source {name!r} has weight {source.weight}; leave a source out instead")
+    if bad := [name for name, weight in weights.items() if not 0 <= weight < float("inf")]:
+        raise UserError(f"mixture.weights: source {bad[0]!r} has weight {weights[bad[0]]}; it must be 0 or more")
+    if not any(weights.values()):
+        raise UserError("mixture.weights are all 0; give at least one source a weight above 0")
+    return dict(weights)
 
 
-def _split(name: str, source: MixtureSource, mixture: Mixture, corpus: CorpusIndex) -> _Split:
+def _split(name: str, source: MixtureSource, weight: float | None, mixture: Mixture, corpus: CorpusIndex) -> _Split:
     if source.source is not None and source.source not in corpus.source_names:
         raise UserError(
             f"mixture: source {name!r}: the corpus {source.corpus} has no source {source.source!r}; "
@@ -194,7 +207,7 @@ def _split(name: str, source: MixtureSource, mixture: Mixture, corpus: CorpusInd
             f"({len(everything):,} in all); mend min_tokens or drop_longer_than, or leave the source out"
         )
     dropped = (len(everything) - len(kept), everything.tokens - kept.tokens)
-    weight = float(kept.tokens if source.weight is None else source.weight)
+    weight = float(kept.tokens if weight is None else weight)
     if rule is None or (most is not None and most <= rule.over):
         return _Split(name, weight, kept, None, None, dropped)
     short = DocumentSet(corpus, Selection(source.source, above, rule.over))

@@ -18,7 +18,7 @@ from lit_long.data.plan import StepPlan
 _FIRST, _LAST = 10, 21  # buckets: up to 2^10 tokens, then by powers of two, the last above 2^20
 BUCKETS = _LAST - _FIRST + 1
 _EXACT = 1 << 24  # documents that are looked at one by one
-_SAMPLE = 1 << 22
+_SAMPLE, _BLOCKS = 1 << 22, 1 << 10  # of more: so many, in even blocks
 
 
 def bucket_names() -> list[str]:
@@ -172,11 +172,10 @@ def mixture_report(plan: StepPlan, steps: int, counts: TokenCounts | None = None
 def _histogram(documents: DocumentSet, native: int | None) -> tuple[npt.NDArray[np.float64], float]:
     """Tokens by bucket, and those in documents over the native length; from an even sample of very many documents."""
     count = len(documents)
-    stride = 1 if count <= _EXACT else count // _SAMPLE
+    stride, size = (_SAMPLE, _SAMPLE) if count <= _EXACT else (count // _BLOCKS, _SAMPLE // _BLOCKS)
     tokens, over, seen = np.zeros(BUCKETS), 0.0, 0
-    for first in range(0, count, _SAMPLE * stride):
-        members = np.arange(first, min(first + _SAMPLE * stride, count), stride)
-        lengths = np.asarray(documents.starts[members + 1] - documents.starts[members])
+    for first in range(0, count, stride):
+        lengths = np.diff(documents.starts[first : min(first + size, count) + 1])
         tokens += np.bincount(bucket_of(lengths), weights=lengths, minlength=BUCKETS)
         seen += int(lengths.sum())
         over += float(lengths[lengths > native].sum()) if native is not None else 0.0

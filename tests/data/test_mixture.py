@@ -17,11 +17,8 @@ CORPORA = {
 
 
 def parts_of(names=("books", "web", "chat"), weights=None, per_source=None, **options):
-    sources = {
-        name: MixtureSource(corpus=name, weight=(weights or {}).get(name), **(per_source or {}).get(name, {}))
-        for name in names
-    }
-    return build_parts(Mixture(sources=sources, **options), lambda corpus, split: CORPORA[corpus])
+    sources = {name: MixtureSource(corpus=name, **(per_source or {}).get(name, {})) for name in names}
+    return build_parts(Mixture(sources=sources, weights=weights, **options), lambda corpus, split: CORPORA[corpus])
 
 
 def shares(parts):
@@ -30,6 +27,7 @@ def shares(parts):
 
 def test_weights_are_ratios_of_tokens_and_sizes_without_them():
     assert shares(parts_of(weights={"books": 3, "web": 6, "chat": 1})) == {"books": 0.3, "web": 0.6, "chat": 0.1}
+    assert shares(parts_of(weights={"books": 3, "web": 0, "chat": 1})) == {"books": 0.75, "chat": 0.25}
     sizes = {"books": 10_000, "web": 10_000, "chat": 2_000}
     assert shares(parts_of()) == {name: round(size / 22_000, 9) for name, size in sizes.items()}
 
@@ -87,8 +85,10 @@ def test_filters_and_sources_within_a_corpus():
     ("options", "message"),
     [
         ({"names": ()}, "mixture.sources is empty"),
-        ({"weights": {"books": 1.0}}, "source 'web' has no weight but others have"),
-        ({"weights": {"books": 1.0, "web": 0.0, "chat": 1.0}}, "source 'web' has weight 0.0"),
+        ({"weights": {"books": 1.0}}, "mixture.weights: source 'web' has no weight; name each of"),
+        ({"weights": {"books": 1, "web": 1, "chat": 1, "w": 1}}, "mixture.weights: there is no source 'w'"),
+        ({"weights": {"books": 1.0, "web": -1.0, "chat": 1.0}}, "source 'web' has weight -1.0; it must be 0 or more"),
+        ({"weights": {"books": 0, "web": 0, "chat": 0}}, "weights are all 0"),
         ({"min_tokens": 600}, "source 'web' has no document of 600 to any number of tokens left .706 in all."),
         ({"drop_longer_than": 20}, "source 'books' has no document of 0 to 20 tokens"),
         ({"names": ("two",), "per_source": {"two": {"source": "s7"}}}, r"no source 's7'; it has \['s0', 's1'\]"),
