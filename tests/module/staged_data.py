@@ -30,7 +30,9 @@ class StagedData(pl.LightningDataModule):
         return Loader(self)
 
     def val_dataloader(self):
-        return [batch(rows(-1, 256, 1024), 1.0)] if self.validation else []
+        return (
+            torch.utils.data.DataLoader([batch(rows(-1, 256, 1024), 1.0)], batch_size=None) if self.validation else []
+        )
 
 
 class Loader:
