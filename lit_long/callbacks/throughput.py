@@ -27,7 +27,8 @@ class Throughput(Callback):
     def __init__(self, *, window: int = 20) -> None:
         self._steps: deque[tuple[float, int, float]] = deque(maxlen=window)  # seconds, tokens, FLOPs
         self._tokens = 0
-        self._pairs: torch.Tensor | int = 0
+        self._pairs: torch.Tensor | int = 0  # (query, key) pairs of this device's micro-batches
+        self._pairs_of_step = 0.0  # of all devices
         self._began = 0.0
         self._step = 0
         self._flops: float | None = 0.0  # total; None: not known
@@ -56,16 +57,20 @@ class Throughput(Callback):
         if self._costs is not None:
             self._pairs = self._pairs + causal_pairs(batch)
 
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Read the pairs of all devices here, where the module waits for its loss, and not behind the optimizer."""
+        if self._costs is not None:
+            self._pairs_of_step = float(trainer.strategy.reduce(self._pairs, reduce_op="sum"))
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Log after the step's last micro-batch."""
         if trainer.global_step == self._step:
             return
-        work = 0.0
-        if self._costs is not None:
-            pairs = trainer.strategy.reduce(self._pairs, reduce_op="sum")
-            work = self._costs.step(self._tokens, float(pairs))
+        work = self._costs.step(self._tokens, self._pairs_of_step) if self._costs is not None else 0.0
         self._steps.append((time.perf_counter() - self._began, self._tokens, work))
         seconds = max(sum(s for s, _, _ in self._steps), 1e-9)
         values = {

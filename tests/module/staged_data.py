@@ -30,14 +30,13 @@ class StagedData(pl.LightningDataModule):
         return Loader(self)
 
     def val_dataloader(self):
-        return (
-            torch.utils.data.DataLoader([batch(rows(-1, 256, 1024), 1.0)], batch_size=None) if self.validation else []
-        )
+        held_out = [batch(rows(-1, 256, 1024), 1.0)] if self.validation else []
+        return torch.utils.data.DataLoader(held_out, batch_size=None)
 
 
 class Loader:
     def __init__(self, data):
-        self.data, self.step, self.made = data, 0, []
+        self.data, self.step = data, 0
 
     def __len__(self):
         return self.data.trainer.max_steps * max(self.data.accumulation(s.first_step) for s in self.data.spans)
