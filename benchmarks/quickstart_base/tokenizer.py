@@ -10,7 +10,7 @@ import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from lit_long.data.sources import read_documents
+from lit_long.data.sources import Source, read_documents
 
 VOCABULARY = 4096
 EOS = "<|endoftext|>"
@@ -19,7 +19,7 @@ EOS = "<|endoftext|>"
 def main(output: str) -> None:
     config = yaml.safe_load(Path("recipes/data/quickstart.yaml").read_text())
     held_out = set(config["held_out"])
-    documents = read_documents(Path(config["sources"][0]["path"]))
+    documents = read_documents([Source(**source) for source in config["sources"]])
     texts = [d.text for d in documents if d.id not in held_out]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

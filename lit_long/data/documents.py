@@ -9,7 +9,9 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -92,18 +94,23 @@ class DocumentSet:
 
 def _select(corpus: CorpusIndex, selection: Selection) -> tuple[Int64, Int64]:
     """Documents and starts of a selection: small ones in memory, large ones as memory-mapped files, made once."""
-    count = sum(len(part) for part, _ in _chunks(corpus, selection))
-    if count <= _IN_MEMORY:
-        found = list(_chunks(corpus, selection))
-        documents = np.concatenate([d for d, _ in found]) if found else np.zeros(0, np.int64)
-        return documents, np.concatenate([[0], np.cumsum(np.concatenate([n for _, n in found]))]).astype(np.int64)
     folder = _index_folder(corpus, selection)
-    if not (folder / "starts.npy").is_file():
-        _write_index(corpus, selection, count, folder)
-    return np.load(folder / "documents.npy", mmap_mode="r"), np.load(folder / "starts.npy", mmap_mode="r")
+    if not folder.is_dir():
+        documents: list[Int64] = []
+        lengths: list[Int64] = []
+        chunks = _chunks(corpus, selection)
+        for chosen, sizes in chunks:
+            documents.append(chosen)
+            lengths.append(sizes)
+            if sum(map(len, documents)) > _IN_MEMORY:
+                _write_index(chain(zip(documents, lengths, strict=True), chunks), folder)
+                break
+        else:
+            return np.concatenate(documents), np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
+    return np.memmap(folder / "documents.int64", np.int64, "r"), np.memmap(folder / "starts.int64", np.int64, "r")
 
 
-def _chunks(corpus: CorpusIndex, selection: Selection) -> Any:
+def _chunks(corpus: CorpusIndex, selection: Selection) -> Iterator[tuple[Int64, Int64]]:
     """Selected documents and their lengths, a few million documents at a time."""
     starts, total = corpus.starts, len(corpus.starts) - 1
     code = None if selection.source is None else corpus.source_names.index(selection.source)
@@ -127,22 +134,20 @@ def _index_folder(corpus: CorpusIndex, selection: Selection) -> Path:
     return Path(cache) / "lit_long" / "index" / key
 
 
-def _write_index(corpus: CorpusIndex, selection: Selection, count: int, folder: Path) -> None:
+def _write_index(chunks: Iterable[tuple[Int64, Int64]], folder: Path) -> None:
     """Write the two arrays; ranks that do so at the same time write the same bytes, and the first one's stay."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
     try:
-        documents = np.lib.format.open_memmap(partial / "documents.npy", "w+", np.int64, (count,))
-        starts = np.lib.format.open_memmap(partial / "starts.npy", "w+", np.int64, (count + 1,))
-        done, position = 0, 0
-        starts[0] = 0
-        for chosen, lengths in _chunks(corpus, selection):
-            documents[done : done + len(chosen)] = chosen
-            starts[done + 1 : done + 1 + len(chosen)] = position + np.cumsum(lengths)
-            done += len(chosen)
-            position = int(starts[done])
-        documents.flush()
-        starts.flush()
+        with (partial / "documents.int64").open("wb") as documents, (partial / "starts.int64").open("wb") as starts:
+            position = np.zeros(1, np.int64)
+            position.tofile(starts)
+            for chosen, lengths in chunks:
+                chosen.tofile(documents)
+                ends = position[-1] + np.cumsum(lengths)
+                ends.tofile(starts)
+                position = ends[-1:] if len(ends) else position
+        partial.chmod(0o755)
         with contextlib.suppress(OSError):  # another rank was first
             os.replace(partial, folder)
     finally:

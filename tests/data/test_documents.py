@@ -20,7 +20,7 @@ def test_a_selection_is_its_documents_in_order(selection, in_files, tmp_path, mo
     corpus = FakeCorpus(LENGTHS, SOURCES)
     corpus.path = tmp_path
     if in_files:
-        monkeypatch.setattr(module, "_IN_MEMORY", -1)
+        monkeypatch.setattr(module, "_IN_MEMORY", 0)
         monkeypatch.setattr(module, "_CHUNK", 3)
     chosen = [
         i for i, (n, s) in enumerate(zip(LENGTHS, SOURCES, strict=True))
@@ -31,8 +31,9 @@ def test_a_selection_is_its_documents_in_order(selection, in_files, tmp_path, mo
     assert len(found) == len(chosen)
     assert found.corpus_documents(np.arange(len(found))).tolist() == chosen
     assert np.diff(found.starts).tolist() == [LENGTHS[i] for i in chosen]
-    if in_files:
+    if in_files and chosen:
         assert isinstance(found.starts, np.memmap)
+        assert [p.name for p in sorted((tmp_path / "index").rglob("*.int64"))] == ["documents.int64", "starts.int64"]
         again = DocumentSet(corpus, selection)  # from the files
         assert np.array_equal(again.starts, found.starts)
         assert [p.name for p in (tmp_path / "index").iterdir() if "." in p.name] == []  # nothing half-made
@@ -51,10 +52,10 @@ def test_an_index_that_cannot_be_written_beside_the_corpus_goes_to_the_cache(tmp
     corpus = FakeCorpus(LENGTHS, SOURCES)
     corpus.path = tmp_path / "corpus"  # not there, so not writable
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(module, "_IN_MEMORY", -1)
+    monkeypatch.setattr(module, "_IN_MEMORY", 0)
     assert len(DocumentSet(corpus, Selection("s1"))) == 3
-    assert list((tmp_path / "cache" / "lit_long" / "index").glob("*/starts.npy"))
+    assert list((tmp_path / "cache" / "lit_long" / "index").glob("*/starts.int64"))
     other = FakeCorpus(LENGTHS, SOURCES, fingerprint="another corpus")
     other.path = corpus.path
     DocumentSet(other, Selection("s1"))
-    assert len(list((tmp_path / "cache" / "lit_long" / "index").glob("*/starts.npy"))) == 2
+    assert len(list((tmp_path / "cache" / "lit_long" / "index").glob("*/starts.int64"))) == 2
