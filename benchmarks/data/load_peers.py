@@ -2,13 +2,13 @@
 
 All give batches of int64 tensors, shuffled, of the same number of tokens (``job["sequences"]`` of ``job["length"]``):
 
-- lit-long: ``StepLoader`` over a ``StepPlan`` of 2^20 tokens a step: ids, shifted targets, positions that restart at each
-  document, ``cu_seqlens`` and the step's exact number of targets.
+- lit-long: ``StepLoader`` over a ``StepPlan`` of 2^20 tokens a step: ids, shifted targets, positions that restart at
+  each document, ``cu_seqlens`` and the step's exact number of targets.
 - ``datasets``: the blocks of ``group_texts`` (int32 in Arrow, one column) through torch's ``DataLoader``, with the numpy
-  format and a collate function that makes one array of a batch: of the formats tried it is the fastest. Labels are the
-  ids themselves: Hugging Face models shift them.
-- ``litdata``: ``StreamingDataset`` with ``TokensLoader(length + 1)`` and ``StreamingDataLoader``; ids and targets are cut
-  out and made int64 as litgpt's ``pretrain.py`` does.
+  format and a collate function that makes one array of a batch. Labels are the ids themselves, no copy: Hugging Face
+  models shift them.
+- ``litdata``: ``StreamingDataset`` with ``TokensLoader(length + 1)`` and ``StreamingDataLoader``; ids and targets are
+  cut out and made int64 as litgpt's ``pretrain.py`` does.
 - ``datatrove``: ``DatatroveFolderDataset`` through torch's ``DataLoader`` with a sampler that shuffles.
 
 The peers' batches know nothing of documents. Loaders with workers keep them between passes.
@@ -16,8 +16,11 @@ The peers' batches know nothing of documents. Loaders with workers keep them bet
 
 import hashlib
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 STEP_TOKENS = 1 << 20
 MANY = 10**9  # steps of a run that has no end
@@ -90,7 +93,7 @@ def write_datatrove(job, folder):
     (folder / "000_tokens.ds.index").write_bytes(corpus.starts[1:].astype("<u8").tobytes())
 
 
-# --- loaders: each returns (an iterable to go over again and again, a function batch -> its ids, cleanup)
+# --- loaders: each is gone over again and again; ``skip`` batches are resumed after
 
 
 def step_plan(job, packing):
@@ -113,8 +116,7 @@ def open_lit_long(packing, job, skip=0):
     per_step = plan.tokens_per_step // (job["length"] * job["sequences"])
     if skip:
         assert skip % per_step == 0, "lit-long resumes at optimizer steps"
-        if job.get("anchors"):
-            plan.restore(job["anchors"])
+        plan.restore(json.loads(Path(job["state"]).read_text()))
         loader.load_state_dict({"step": skip // per_step})
     return loader
 
@@ -159,12 +161,19 @@ class _TargetsOf:
         for batch in self.loader:
             yield {"input_ids": batch[:, :-1].contiguous().long(), "targets": batch[:, 1:].contiguous().long()}
 
+    def save(self, file):
+        Path(file).write_text(json.dumps(self.loader.state_dict()))
+
 
 def open_litdata(job, skip=0):
     from litdata import StreamingDataLoader, StreamingDataset, TokensLoader
 
     data = StreamingDataset(
-        input_dir=job["folder"], item_loader=TokensLoader(block_size=job["length"] + 1), shuffle=True, drop_last=True, seed=0
+        input_dir=job["folder"],
+        item_loader=TokensLoader(block_size=job["length"] + 1),
+        shuffle=True,
+        drop_last=True,
+        seed=0,
     )
     workers = job["workers"]
     loader = StreamingDataLoader(
@@ -195,11 +204,27 @@ def digest(batch):
     return hashlib.sha256(batch["input_ids"].numpy().tobytes()).hexdigest()[:16]
 
 
-# way -> (its opener, the writer of its folder or None, whether that folder depends on the sequence length)
+@dataclass(frozen=True)
+class Way:
+    """``open`` (job, batches to skip) -> loader; ``write`` (job, folder): the format it reads; workers to try."""
+
+    open: Callable[..., Any]
+    write: Callable[..., None] | None = None
+    workers: tuple[int, ...] = (0, 2)
+
+
 WAYS = {
-    "lit-long, concat": (partial(open_lit_long, "concat"), None, False),
-    "lit-long, best_fit": (partial(open_lit_long, "best_fit"), None, False),
-    "datasets + DataLoader": (open_datasets, write_datasets, True),
-    "litdata StreamingDataLoader": (open_litdata, write_litdata, False),
-    "datatrove + DataLoader": (open_datatrove, write_datatrove, False),
+    "lit-long, concat": Way(partial(open_lit_long, "concat"), workers=(0, 1)),
+    "lit-long, best_fit": Way(partial(open_lit_long, "best_fit"), workers=(0, 1)),
+    "datasets + DataLoader": Way(open_datasets, write_datasets),
+    "litdata StreamingDataLoader": Way(open_litdata, write_litdata),
+    "datatrove + DataLoader": Way(open_datatrove, write_datatrove),
+}
+_OURS = ("torch", "lit_long.data.loader", "lit_long.data.mixture", "lit_long.data.plan", "pyarrow.ipc")
+IMPORTS = {
+    "lit-long, concat": _OURS,
+    "lit-long, best_fit": _OURS,
+    "datasets + DataLoader": ("torch.utils.data", "datasets"),
+    "litdata StreamingDataLoader": ("torch", "litdata"),
+    "datatrove + DataLoader": ("torch.utils.data", "datatrove.utils.dataset"),
 }

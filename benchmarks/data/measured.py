@@ -67,7 +67,7 @@ def proportional_memory(pid):
 
 
 def run_alone(script, arguments, *, environment=None):
-    """Run ``python SCRIPT ARGUMENTS --result FILE`` and return its JSON with ``wall`` and ``cpu`` seconds and ``memory`` added.
+    """Run ``python SCRIPT ARGUMENTS --result FILE`` and return its JSON; ``wall`` and ``cpu`` seconds and ``memory`` are added.
 
     What fails comes back as ``{"error": last line}``: a benchmark of several goes on without it.
     """
@@ -115,7 +115,11 @@ def versions(packages):
 def machine():
     """What the numbers depend on, without the machine's name."""
     cpu = next(
-        (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
         platform.machine(),
     )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
@@ -140,8 +144,8 @@ def environment_line(facts, found):
     packages = ", ".join(f"{name} {number}" for name, number in found.items() if number)
     missing = [name for name, number in found.items() if not number]
     return (
-        f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gib']} GiB, {facts['system']}, Python {facts['python']}; "
-        f"{packages}"
+        f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gib']} GiB, {facts['system']}, "
+        f"Python {facts['python']}; {packages}"
         + (f"; not installed: {', '.join(missing)}" if missing else "")
         + f". Load of the machine before: {facts['load_before']:.2f}."
     )

@@ -6,9 +6,9 @@ Peers (optional; one that is missing leaves its line empty): ``pip install litda
 ``datasets`` and ``transformers`` are lit-long's own needs. What each does is in ``prepare_peers.py``.
 
 The text is cut once, before anything is timed, into JSON-lines files of about equal size, as peers divide work by
-files. Each measurement is a process of its own with an empty output folder; all ways are run once per round, in an order
-that changes from round to round, so that a change of the machine meets all alike. The first round only warms the page
-cache and is not counted.
+files. Each measurement is a process of its own with an empty output folder; all ways are run once per round, in an
+order that changes from round to round, so that a change of the machine meets all alike. The first round only warms the
+page cache and is not counted.
 """
 
 import argparse
@@ -129,8 +129,8 @@ def table(rows, text, facts, found, command, repeats):
         f"{text['documents']:,} documents, {text['characters']:,} characters, {text['bytes']:,} bytes of JSON lines in "
         f"{text['files']} files; {facts['cores']} cores for every way; {repeats} rounds, median (least to greatest). "
         f"{environment_line(facts, found)}", "", f"Command: `{command}`", "",
-        "| way | million tokens/s | share of the fastest bare tokenizer | seconds of the whole process | CPU seconds | own memory, MiB "
-        "| with mapped files, MiB | processes | documents | tokens written | tokens lost |",
+        "| way | million tokens/s | share of the fastest bare tokenizer | seconds of the whole process "
+        "| CPU seconds | own memory, MiB | with mapped files, MiB | processes | documents | tokens written | tokens lost |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]  # fmt: skip
     for row in rows:
@@ -140,17 +140,18 @@ def table(rows, text, facts, found, command, repeats):
         rate, wall = row["tokens_per_second"], row["wall_seconds"]
         share = f"{rate['median'] / bare:.1%}" if bare else ""
         lines.append(
-            f"| {row['way']} | {rate['median'] / 1e6:.3f} ({rate['min'] / 1e6:.3f} to {rate['max'] / 1e6:.3f}) | {share} "
-            f"| {wall['median']:.1f} ({wall['min']:.1f} to {wall['max']:.1f}) "
-            f"| {row['cpu_seconds']['median']:.1f} | {row['own_mib']:,} | {row['with_files_mib']:,} | {row['processes']} | {row['documents']:,} | {row['tokens']:,} "
+            f"| {row['way']} | {rate['median'] / 1e6:.3f} ({rate['min'] / 1e6:.3f} to {rate['max'] / 1e6:.3f}) "
+            f"| {share} | {wall['median']:.1f} ({wall['min']:.1f} to {wall['max']:.1f}) "
+            f"| {row['cpu_seconds']['median']:.1f} | {row['own_mib']:,} | {row['with_files_mib']:,} "
+            f"| {row['processes']} | {row['documents']:,} | {row['tokens']:,} "
             f"| {most - row['tokens']:,} |"
         )
     lines += [
-        "", "The bare tokenizer encodes text that is in memory, reads and writes nothing, and has no start-up in its time; "
-        "the others read JSON lines and write. Tokens/s leave the imports out, the seconds of the whole process have them; "
-        "CPU seconds are the medians of all its processes' together. "
-        "Lost tokens of `datasets` are the tails that grouping drops, one for every 1,000 documents. Memory is the peak "
-        "over all processes; lit-long also checks every document, names bad ones, hashes what it writes and can be "
+        "", "The bare tokenizer encodes text that is in memory, reads and writes nothing, and has no start-up in its "
+        "time; others read JSON lines and write. Tokens/s leave the imports out, the seconds of the whole process have "
+        "them; CPU seconds are those of all its processes together, median. "
+        "Lost tokens of `datasets` are the tails that grouping drops, one for every 1,000 documents. Memory is the "
+        "peak over all processes; lit-long also checks every document, names bad ones, hashes what it writes and can be "
         "killed and restarted, which the peers' settings here do not.",
         *(f"\n`{row['way']}` did not run: {row['error']}." for row in rows if "error" in row),
     ]  # fmt: skip

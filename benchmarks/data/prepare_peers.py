@@ -8,8 +8,8 @@ its output afterwards.
 The settings are those of each project's own documentation for pretraining data:
 
 - ``datasets``: the two maps of transformers' ``examples/pytorch/language-modeling/run_clm.py``, with ``num_proc``.
-- ``litdata``: ``optimize`` with a generator and ``TokensLoader``, chunks of 50 MB (litgpt's ``litgpt/data/text_files.py``
-  and litdata's README, "LLM pre-training").
+- ``litdata``: ``optimize`` with a generator and ``TokensLoader``, chunks of 50 MB (litgpt's
+  ``litgpt/data/text_files.py`` and litdata's README, "LLM pre-training").
 - ``datatrove``: ``JsonlReader`` and ``DocumentTokenizer``, one task a file (``examples/tokenize_from_hf_to_s3.py``);
   documents are shuffled within a file, which is its default.
 """
@@ -77,7 +77,9 @@ def _encode_share(tokenizer_json, texts):
     tokenizer.encode_batch_fast(["a"])
     began, tokens = time.perf_counter(), 0
     for batch in batches_of(texts):
-        tokens += sum(len(encoding.ids) + 1 for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False))
+        tokens += sum(
+            len(encoding.ids) + 1 for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False)
+        )
     return began, time.perf_counter(), tokens
 
 
@@ -132,7 +134,7 @@ def _group(size, rows):
 
 
 def datasets_run_clm(job):
-    """``datasets``: tokenise, then group into blocks; ``block`` tokens each, the rest of each 1,000 documents dropped."""
+    """``datasets``: tokenise, then group into blocks of ``block`` tokens; the rest of each 1,000 documents is dropped."""
     from datasets import load_dataset
     from transformers import AutoTokenizer
 
