@@ -1,43 +1,20 @@
 """Reading a corpus: any slice of the stream, whatever chunks Arrow keeps it in, and folders that are none."""
 
-import hashlib
 import json
+import pickle
 import shutil
-from pathlib import Path
 
 import datasets
 import numpy as np
 import pyarrow as pa
 import pytest
+from made_corpus import made
 
+import lit_long.data.corpus as corpus_module
 from lit_long.data import TokenCorpus
 from lit_long.data.corpus import FORMAT
+from lit_long.data.corpus_shard import MappedShard
 from lit_long.errors import UserError
-
-
-def made(folder, documents, shards=1):
-    """A corpus folder of given token lists, written with `datasets` alone."""
-    rows = datasets.Dataset.from_dict(
-        {"id": [f"d{i}" for i in range(len(documents))], "input_ids": documents, "source": ["s"] * len(documents)},
-        features=datasets.Features(
-            {
-                "id": datasets.Value("string"),
-                "input_ids": datasets.List(datasets.Value("int32")),
-                "source": datasets.Value("string"),
-            }
-        ),
-    )
-    datasets.DatasetDict({"train": rows}).save_to_disk(str(folder), num_shards={"train": shards})
-    info = {
-        "format": FORMAT,
-        "name": "made",
-        "documents": len(documents),
-        "tokens": sum(map(len, documents)),
-        "fingerprint": hashlib.sha256(repr(documents).encode()).hexdigest(),
-        "tokenizer": {"name": "none", "fingerprint": "0"},
-    }
-    (Path(folder) / "train" / "corpus.json").write_text(json.dumps(info))
-    return TokenCorpus(folder)
 
 
 @pytest.fixture(scope="module")
@@ -49,21 +26,17 @@ def documents():
 @pytest.fixture(scope="module", params=["one file", "a file a document", "many record batches"])
 def corpus(request, documents, tmp_path_factory):
     folder = tmp_path_factory.mktemp("made") / "c"
-    opened = made(folder, documents, shards=len(documents) if request.param == "a file a document" else 1)
-    files = sorted((folder / "train").glob("*.arrow"))
-    if request.param != "many record batches":
-        assert len(files) == (1 if request.param == "one file" else len(documents))
-        return opened
-    # the documents of one file in record batches of two, as another writer may leave them
-    (file,) = files
-    with pa.memory_map(str(file)) as source:
-        table = pa.ipc.open_stream(source).read_all().combine_chunks()
-    with pa.OSFile(str(folder / "new"), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table, max_chunksize=2)
-    (folder / "new").rename(file)
-    opened = TokenCorpus(folder)
-    assert opened._rows.data.column("input_ids").num_chunks == 5
+    if request.param == "many record batches":
+        opened = made(folder, documents, shards=2, batch_tokens=4)
+    else:
+        opened = made(folder, documents, shards=len(documents) if request.param == "a file a document" else 1)
+    batches = [pa.ipc.open_stream(file.read_bytes()).read_all().column("id").num_chunks for file in files_of(folder)]
+    assert batches == {"one file": [1], "a file a document": [1] * 9, "many record batches": [4, 3]}[request.param]
     return opened
+
+
+def files_of(folder):
+    return sorted((folder / "train").glob("*.arrow"))
 
 
 def test_documents(corpus, documents):
@@ -127,12 +100,69 @@ def test_folders_that_are_no_corpus(corpus_dir, tmp_path):
         TokenCorpus(corpus_dir, "test")
 
 
-@pytest.mark.parametrize("damage", ["count", "data gone", "data cut", "not json", "newer"])
-def test_damaged_and_newer_folders(corpus_dir, tmp_path, damage):
+def test_every_span_of_every_document(corpus, documents):
+    for index, document in enumerate(documents):
+        for begin in range(len(document) + 1):
+            for end in range(begin, len(document) + 1):
+                assert corpus.span(index, begin, end).tolist() == document[begin:end]
+        for begin, end in ((-1, 1), (1, 0), (0, len(document) + 1)):
+            with pytest.raises(IndexError):
+                corpus.span(index, begin, end)
+    with pytest.raises(ValueError, match="read-only"):
+        corpus.span(2, 1, 3)[0] = 1
+
+
+def test_sources_of_documents(tmp_path, documents):
+    sources = [0, 0, 2, 1, 0, 2, 2, 0, 1]
+    corpus = made(tmp_path / "c", documents, shards=3, sources=sources)
+    assert corpus.source_names == ["s0", "s1", "s2"]
+    assert (corpus.sources.tolist(), corpus.sources.dtype) == (sources, np.uint16)
+    rows = datasets.load_from_disk(str(tmp_path / "c"))["train"]
+    assert rows["source"][:] == [f"s{i}" for i in sources]
+    assert rows["input_ids"][:] == documents
+
+
+def test_opening_reads_no_data_and_few_files_stay_open(tmp_path, documents, monkeypatch):
+    opened = []
+    monkeypatch.setattr(corpus_module, "OPEN_SHARDS", 2)
+    monkeypatch.setattr(corpus_module, "MappedShard", lambda file: opened.append(file.name) or MappedShard(file))
+    corpus = made(tmp_path / "c", documents, shards=9)
+    assert opened == []
+    views = [corpus.document(i) for i in range(9)]
+    assert len(opened) == len(set(opened)) == 9
+    assert corpus._shard.cache_info().currsize == 2
+    assert [view.tolist() for view in views] == documents  # a view outlives the closing of its file
+
+
+def test_a_pickled_corpus_maps_the_files_again(tmp_path, documents):
+    corpus = made(tmp_path / "c", documents)
+    packed = pickle.dumps(corpus)
+    assert len(packed) < 500  # the path, not the arrays
+    assert pickle.loads(packed).read(0, corpus.tokens).tolist() == corpus.read(0, corpus.tokens).tolist()
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        ("count", r"corpus.json says \d+ tokens, its list of files"),
+        ("data gone", r"data-00000-of-00001.arrow: No such file"),
+        ("data cut", r"data-00000-of-00001.arrow: expected \d+ bytes, found"),
+        ("starts gone", "starts.npy: No such file"),
+        ("starts cut", r"starts.npy: .*; the folder is damaged"),
+        ("starts of another corpus", r"starts.npy: expected int64 \[4\], found int64 \[3\]"),
+        ("sources of another kind", r"sources.npy: expected uint16 \[3\], found int32 \[3\]"),
+        ("not json", "corpus.json is not JSON"),
+        ("no format", "corpus.json names no format"),
+        ("newer", "is newer than this lit-long"),
+        ("older", "format 1 was written by an older lit-long, this one reads 2; remove the folder and run"),
+    ],
+)
+def test_folders_that_cannot_be_used(corpus_dir, tmp_path, damage, expected):
     folder = tmp_path / "c"
     shutil.copytree(corpus_dir, folder)
-    about = folder / "train" / "corpus.json"
-    (data,) = (folder / "train").glob("*.arrow")
+    train = folder / "train"
+    about = train / "corpus.json"
+    (data,) = train.glob("*.arrow")
     info = json.loads(about.read_text())
     if damage == "count":
         about.write_text(json.dumps(info | {"tokens": info["tokens"] - 1}))
@@ -140,10 +170,38 @@ def test_damaged_and_newer_folders(corpus_dir, tmp_path, damage):
         data.unlink()
     elif damage == "data cut":
         data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
+    elif damage == "starts gone":
+        (train / "starts.npy").unlink()
+    elif damage == "starts cut":
+        (train / "starts.npy").write_bytes((train / "starts.npy").read_bytes()[:-8])
+    elif damage == "starts of another corpus":
+        np.save(train / "starts.npy", np.zeros(3, dtype=np.int64))
+    elif damage == "sources of another kind":
+        np.save(train / "sources.npy", np.zeros(3, dtype=np.int32))
     elif damage == "not json":
         about.write_text("{")
+    elif damage == "no format":
+        about.write_text("{}")
     else:
-        about.write_text(json.dumps(info | {"format": FORMAT + 1}))
-    expected = "is newer than this lit-long" if damage == "newer" else "the folder is damaged: remove it and run"
-    with pytest.raises(UserError, match=expected):
+        about.write_text(json.dumps(info | {"format": FORMAT + 1 if damage == "newer" else 1}))
+    with pytest.raises(UserError, match=expected) as caught:
         TokenCorpus(folder)
+    if damage not in ("newer", "older"):
+        assert "the folder is damaged: remove it and run" in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", ["zeros", "rows of another file"])
+def test_a_file_of_the_right_size_with_other_content_is_found_when_it_is_read(tmp_path, documents, damage):
+    corpus = made(tmp_path / "c", documents, shards=2)
+    _, second = files_of(tmp_path / "c")
+    if damage == "zeros":
+        second.write_bytes(bytes(second.stat().st_size))
+    else:
+        other = made(tmp_path / "other", [[1], [2]])
+        content = files_of(tmp_path / "other")[0].read_bytes()
+        second.write_bytes(content.ljust(second.stat().st_size, b"\0"))
+        assert other.documents == 2
+    corpus = TokenCorpus(tmp_path / "c")
+    assert corpus.document(0).tolist() == documents[0]
+    with pytest.raises(UserError, match=r"data-00001-of-00002.arrow: .*the folder is damaged"):
+        corpus.document(8)

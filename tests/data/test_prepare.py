@@ -11,7 +11,9 @@ import pytest
 import tokenizers
 import transformers
 
-import lit_long.data.prepare as prepare_module
+import lit_long.data.prepare.assemble as assemble_module
+import lit_long.data.prepare.item_writer as item_writer_module
+import lit_long.data.prepare.run as run_module
 from lit_long.data import TokenCorpus
 from lit_long.data.prepare import PrepareConfig, Source, prepare
 from lit_long.data.tokenizer import adds_bos, load_tokenizer, tokenizer_fingerprint
@@ -59,6 +61,17 @@ def config_of(tmp_path, tokenizer_dir, *sources, **options):
 
 def left(folder):
     return sorted(p.name for p in folder.iterdir())
+
+
+def same_but_for_the_name(one, other):
+    """Byte for byte the same corpus, but for its name (the folder's)."""
+    files = [sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file()) for folder in (one, other)]
+    assert files[0] == files[1]
+    for file in files[0]:
+        contents = [(folder / file).read_bytes() for folder in (one, other)]
+        if file.name == "corpus.json":
+            contents = [json.loads(content) | {"name": ""} for content in contents]
+        assert contents[0] == contents[1], file
 
 
 def test_tokens_are_the_tokenizers_with_eos(corpus_dir, rows, tokenizer_dir):
@@ -114,7 +127,9 @@ def test_counts(corpus_dir, rows):
         "characters": characters,
         "longest": max(lengths),
     }
-    assert info["tokens_by_source"] == {"books.jsonl": sum(lengths)}
+    (source,) = info["sources"]
+    assert (source["name"], source["documents"], source["tokens"]) == ("books.jsonl", 3, sum(lengths))
+    assert (source["license"], source["length_histogram"]) == ("public domain", info["length_histogram"])
     assert info["license"] == "public domain"
     for bound, (documents, tokens) in info["length_histogram"].items():
         inside = [n for n in lengths if int(bound) // 2 < n <= int(bound)]
@@ -129,18 +144,24 @@ def test_several_sources_are_counted_under_their_names(tmp_path, tokenizer_dir):
     result = prepare(config_of(tmp_path, tokenizer_dir, one, two, name="mine", license="CC0"), progress.append)
     corpus = TokenCorpus(tmp_path / "out")
     assert [corpus.document_id(i) for i in range(3)] == ["a", "b", "c"]
-    assert corpus.info["tokens_by_source"] == {
-        "1.jsonl": len(corpus.document(0)),
-        "second": len(corpus.document(1)) + len(corpus.document(2)),
-    }
+    assert corpus.source_names == ["1.jsonl", "second"]
+    assert corpus.sources.tolist() == [0, 1, 1]
+    assert [(s["documents"], s["tokens"]) for s in corpus.info["sources"]] == [
+        (1, len(corpus.document(0))),
+        (2, len(corpus.document(1)) + len(corpus.document(2))),
+    ]
     assert (corpus.name, corpus.info["license"], result.reused) == ("mine", "CC0", False)
-    assert sum(progress) == result.splits["train"].characters == len("text one" + "two" + "three")
+    assert result.splits["train"].characters == len("text one" + "two" + "three")
+    last = progress[-1]
+    assert (last.documents, last.tokens, last.items, last.bad_rows) == (3, corpus.tokens, 2, 0)
+    assert last.done_bytes == last.total_bytes == sum((tmp_path / f"{n}.jsonl").stat().st_size for n in (1, 2))
+    assert [p.done_bytes for p in progress] == sorted(p.done_bytes for p in progress)
     assert list(result.splits) == ["train"]
     assert left(tmp_path / "out") == ["dataset_dict.json", "train"]
 
 
 def test_batches_do_not_show_in_the_corpus(tmp_path, books, tokenizer_dir, corpus_dir, monkeypatch):
-    monkeypatch.setattr(prepare_module, "BATCH_CHARS", 1000)
+    monkeypatch.setattr(item_writer_module, "BATCH_CHARS", 1000)
     prepare(config_of(tmp_path, tokenizer_dir, Source(path=str(books)), held_out=(HELD_OUT,)))
     for split in ("train", "held_out"):
         assert TokenCorpus(tmp_path / "out", split).fingerprint == TokenCorpus(corpus_dir, split).fingerprint
@@ -169,7 +190,7 @@ def test_same_inputs_are_used_again_and_others_refused(tmp_path, tokenizer_dir, 
     config = config_of(tmp_path, tokenizer_dir, source)
     first = prepare(config)
     with monkeypatch.context() as patch:
-        patch.setattr(prepare_module, "load_tokenizer", lambda name: pytest.fail("the work was done again"))
+        patch.setattr(run_module, "load_tokenizer", lambda name: pytest.fail("the work was done again"))
         again = prepare(config)
     assert (first.reused, again.reused) == (False, True)
     assert first.splits == again.splits
@@ -189,6 +210,10 @@ def test_another_tokenizer_file_is_another_input(tmp_path, tokenizer_dir):
     source = write(tmp_path / "a.jsonl", ("x", "one"))
     prepare(config_of(tmp_path, str(own), source))
     os.utime(own / "tokenizer.json", (1, 1))
+    assert prepare(config_of(tmp_path, str(own), source)).reused  # the content counts, not the time
+    settings = json.loads((own / "tokenizer.json").read_text())
+    settings["added_tokens"][0]["special"] = False
+    (own / "tokenizer.json").write_text(json.dumps(settings))
     with pytest.raises(UserError, match="made from other sources or settings"):
         prepare(config_of(tmp_path, str(own), source))
 
@@ -220,15 +245,21 @@ def test_a_run_that_ends_early_leaves_no_corpus(tmp_path, tokenizer_dir, monkeyp
 
     with monkeypatch.context() as patch:
         if when == "while reading":
-            patch.setattr(prepare_module, "BATCH_CHARS", 1)
+            patch.setattr(item_writer_module, "read_item", stop)
         elif when == "while saving":
-            patch.setattr(datasets.DatasetDict, "save_to_disk", stop)
+            patch.setattr(assemble_module, "write_split", stop)
         else:
-            patch.setattr(prepare_module.os, "replace", stop)
+            patch.setattr(assemble_module, "write_splits_file", stop)
         with pytest.raises(KeyboardInterrupt):
-            prepare(config_of(tmp_path, tokenizer_dir, source), stop if when == "while reading" else lambda n: None)
-    assert left(tmp_path) == ["a.jsonl"]
-    assert prepare(config_of(tmp_path, tokenizer_dir, source)).reused is False  # and the next run starts fresh
+            prepare(config_of(tmp_path, tokenizer_dir, source))
+    nothing_done = when == "while reading"
+    assert left(tmp_path) == (["a.jsonl"] if nothing_done else ["a.jsonl", "out.unfinished"])
+    result = prepare(config_of(tmp_path, tokenizer_dir, source))
+    assert (result.reused, result.found_items) == (False, 0 if nothing_done else 1)
+    assert left(tmp_path) == ["a.jsonl", "out"]
+    whole = PrepareConfig(tokenizer=tokenizer_dir, sources=(source,), output=str(tmp_path / "whole"))
+    prepare(whole)
+    same_but_for_the_name(tmp_path / "out", tmp_path / "whole")
 
 
 def test_a_place_that_cannot_be_written_is_one_message(tmp_path, tokenizer_dir):

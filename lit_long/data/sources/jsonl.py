@@ -119,7 +119,7 @@ def _plan_plain(file: Path, name: str, item_bytes: int) -> Iterator[Part]:
 def _plan_packed(file: Path, name: str, item_bytes: int, max_document_bytes: int) -> Iterator[Part]:
     block, first = bytearray(), 1  # lines not handed out yet, the number of the first
     tail = 0  # where the last, unfinished line begins in the block
-    dropped = 0  # bytes of a line that is too long, where we are inside one
+    dropped, return_ = 0, False  # bytes of a line that is too long, where we are inside one; whether a CR came last
 
     def take(stop: int) -> LineBlock:
         nonlocal first, tail
@@ -134,9 +134,9 @@ def _plan_packed(file: Path, name: str, item_bytes: int, max_document_bytes: int
         for chunk in unpacked(file):
             if dropped:
                 if (end := chunk.find(b"\n")) < 0:
-                    dropped += len(chunk)
+                    dropped, return_ = dropped + len(chunk), chunk.endswith(b"\r")
                     continue
-                return_ = end > 0 and chunk[end - 1 : end] == b"\r"
+                return_ = chunk[end - 1 : end] == b"\r" if end else return_
                 yield LongLine(str(file), first, dropped + end - return_)
                 first, dropped, chunk = first + 1, 0, chunk[end + 1 :]
             seen = len(block)
@@ -149,7 +149,7 @@ def _plan_packed(file: Path, name: str, item_bytes: int, max_document_bytes: int
             if len(block) - tail > max_document_bytes + 1:  # one more for a CR
                 if tail:
                     yield take(tail)
-                dropped = len(block)
+                dropped, return_ = len(block), block.endswith(b"\r")
                 block.clear()
     except OSError as error:
         line = first - 1 + block.count(b"\n")
@@ -166,13 +166,13 @@ def _records(
     number, left = part.first, part.size
     while left > 0:
         line = stream.readline(min(left, max_document_bytes + 2))  # two for CR LF
-        size = len(line)
+        size, end = len(line), line[-2:]
         while line and not line.endswith(b"\n") and size < left:  # too long: to the line's end in pieces
             line = stream.readline(min(left - size, CHUNK_BYTES))
-            size += len(line)
+            size, end = size + len(line), (end + line)[-2:]
         if not line:
             raise UserError(f"{part.file}: became shorter while it was read; start again when it is complete")
-        content = size - (2 if line.endswith(b"\r\n") else 1 if line.endswith(b"\n") else 0)
+        content = size - (2 if end == b"\r\n" else 1 if end.endswith(b"\n") else 0)
         place = f"{part.file}:{number}"
         if content > max_document_bytes:
             yield too_long(content, max_document_bytes).at(place)

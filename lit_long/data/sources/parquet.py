@@ -1,10 +1,9 @@
 """Parquet: cut into ranges of rows by the files' footers; a worker reads the needed columns of its row groups only."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from lit_long.data.sources.records import Record
@@ -18,9 +17,13 @@ BATCH_ROWS = 1024
 
 @dataclass(frozen=True)
 class RowRange:
-    """Rows ``begin`` to ``end`` of the row group ``group``, whose first row is row ``first`` of the file."""
+    """Rows ``begin`` to ``end`` of the row group ``group``, whose first row has the number ``first``.
+
+    ``file`` is a path or an fsspec URL; ``place`` and ``name`` stand before "#row" in a row's place and default id.
+    """
 
     file: str
+    place: str
     name: str
     group: int
     first: int
@@ -38,7 +41,7 @@ class RowRange:
                 begin, end = max(self.begin - at, 0), min(self.end - at, batch.num_rows)
                 if begin < end:
                     ours = batch.slice(begin, end - begin)
-                    yield from rows(ours, self.first + at + begin, source, self.file, self.name, max_document_bytes)
+                    yield from rows(ours, self.first + at + begin, source, self.place, self.name, max_document_bytes)
                 at += batch.num_rows
                 if at >= self.end:
                     break
@@ -46,15 +49,25 @@ class RowRange:
                 raise UserError(f"{self.file}: became shorter while it was read; start again when it is complete")
 
 
-def plan_parquet(file: Path, name: str, source: Source, item_bytes: int) -> Iterator[RowRange]:
+def plan_parquet(
+    file: str, source: Source, item_bytes: int, *, place: str, name: str, first: int = 0
+) -> Iterator[RowRange]:
     """Ranges of rows of about ``item_bytes`` of text, by the row groups' average (uncompressed, as the footer says).
+
+    Args:
+        file: path or fsspec URL.
+        source: names of the columns.
+        item_bytes: bytes of a range.
+        place: as in :class:`RowRange`.
+        name: as in :class:`RowRange`.
+        first: the number of the file's first row.
 
     Raises:
         UserError: no Parquet file, damaged, cut short, or without a column of texts.
     """
-    with _opened(str(file)) as parquet:
-        columns(source, parquet.schema_arrow, str(file))
-        metadata, first = parquet.metadata, 0
+    with _opened(file) as parquet:
+        columns(source, parquet.schema_arrow, file)
+        metadata = parquet.metadata
         for group in range(metadata.num_row_groups):
             info = metadata.row_group(group)
             chunks = (info.column(i) for i in range(info.num_columns))
@@ -63,7 +76,7 @@ def plan_parquet(file: Path, name: str, source: Source, item_bytes: int) -> Iter
             cuts = [info.num_rows * i // pieces for i in range(pieces + 1)]
             for begin, end in pairwise(cuts):
                 if begin < end:
-                    yield RowRange(str(file), name, group, first, begin, end, size * (end - begin) // info.num_rows)
+                    yield RowRange(file, place, name, group, first, begin, end, size * (end - begin) // info.num_rows)
             first += info.num_rows
 
 
@@ -72,9 +85,23 @@ def _opened(file: str) -> Iterator[Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    remote = "://" in file
+    kinds = (Exception,) if remote else (OSError, pa.ArrowException)  # each remote file system has errors of its own
     try:
         # a buffer, so that a column is read in pieces and not a whole row group at once
-        with pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False) as parquet:
+        with (
+            _remote(file) if remote else nullcontext(file) as opened,
+            pq.ParquetFile(opened, buffer_size=1 << 20, pre_buffer=False) as parquet,
+        ):
             yield parquet
-    except (OSError, pa.ArrowException) as error:
+    except UserError:
+        raise
+    except kinds as error:
         raise UserError(f"{file}: cannot be read ({error}); get the file again") from error
+
+
+def _remote(url: str) -> Any:
+    from fsspec.core import url_to_fs
+
+    system, path = url_to_fs(url)
+    return system.open(path, "rb")

@@ -136,4 +136,4 @@ def _file_parts(
         elif file.name.endswith(JSONL_SUFFIXES):
             yield from plan_jsonl(file, name, item_bytes, max_document_bytes)
         else:
-            yield from plan_parquet(file, name, source, item_bytes)
+            yield from plan_parquet(str(file), source, item_bytes, place=str(file), name=name)

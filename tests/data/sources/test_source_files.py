@@ -2,11 +2,14 @@
 
 import gzip
 import json
+import os
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from lit_long.data.sources import Source, read_documents
+from lit_long.data.sources import Skipped, Source, plan_items, read_documents, read_item
 from lit_long.data.sources.files import list_files
 from lit_long.errors import UserError
 
@@ -140,3 +143,89 @@ def test_missing_path_unknown_kind_and_empty_directory(tmp_path):
         list_files(tmp_path / "a.pdf")
     with pytest.raises(UserError, match="no document in this directory"):
         list_files(tmp_path)
+
+
+def test_files_that_cannot_be_read(tmp_path, records):
+    (tmp_path / "a.jsonl").symlink_to("gone.jsonl")
+    with pytest.raises(UserError, match=r"a\.jsonl: a link to gone\.jsonl, which is not there"):
+        records(tmp_path / "a.jsonl")
+    with pytest.raises(UserError, match=r"a\.jsonl: a broken link or no regular file"):
+        records(tmp_path)
+    (tmp_path / "a.jsonl").unlink()
+    (tmp_path / "a.jsonl").mkdir()
+    with pytest.raises(UserError, match=r"a\.jsonl: no document in this directory"):
+        records(tmp_path / "a.jsonl")
+    (tmp_path / "a.jsonl" / "b.txt").write_text("a directory may have any name")
+    assert [d.id for d in records(tmp_path)] == ["a.jsonl/b.txt"]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.parquet"])
+def test_files_that_go_away_while_planning(tmp_path, name):
+    """As a file whose disk fails: found in the directory, then not readable."""
+    pq.write_table(pa.table({"text": ["a"]}), tmp_path / "a.parquet")
+    whole = {"a.txt": b"a", "a.jsonl": lines({"text": "a"}), "a.parquet": (tmp_path / "a.parquet").read_bytes()}
+    whole |= {"a.jsonl.gz": gzip.compress(whole["a.jsonl"]), "a.jsonl.zst": zst(whole["a.jsonl"])}
+    (tmp_path / "a.parquet").unlink()
+    (tmp_path / name).write_bytes(whole[name])
+    sources = [Source(path=str(tmp_path))]
+    items = plan_items(sources, item_bytes=1)
+    (tmp_path / name).rename(tmp_path / "away")
+    with pytest.raises(UserError, match=r"cannot be read"):
+        list(items)
+    (tmp_path / "away").rename(tmp_path / name)
+    (item,) = plan_items(sources, item_bytes=1)
+    (tmp_path / name).rename(tmp_path / "away")
+    if name.endswith((".gz", ".zst")):  # the item carries the lines
+        assert [d.text for d in read_item(item, sources)] == ["a"]
+    else:
+        with pytest.raises(UserError, match=r"cannot be read"):
+            list(read_item(item, sources))
+
+
+def test_links_to_directories_are_followed_but_not_in_a_circle(tmp_path, records):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "a.txt").write_text("a")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "linked").symlink_to(tmp_path / "disk")
+    assert [(d.id, d.text) for d in records(tmp_path / "data")] == [("linked/a.txt", "a")]
+    (tmp_path / "disk" / "back").symlink_to(tmp_path / "data")
+    with pytest.raises(UserError, match="a link back to a directory above it"):
+        records(tmp_path / "data")
+
+
+def test_names_that_are_not_utf8(tmp_path, records):
+    with open(os.fsencode(tmp_path) + b"/caf\xe9.txt", "w") as file:
+        file.write("a")
+    with pytest.raises(UserError, match=r"the file name 'caf\\udce9\.txt' is not in UTF-8; rename it"):
+        records(tmp_path)
+
+
+def test_other_files_of_a_directory_are_counted(tmp_path, records):
+    for name in ("a.txt", "b.pdf", "c/d.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("a")
+    skipped, document = records(tmp_path, item_bytes=1)
+    assert (skipped, document.id) == (Skipped(str(tmp_path), "unknown kind of file", 2), "a.txt")
+
+
+def test_ids_and_licenses(tmp_path, records):
+    (tmp_path / "a.jsonl").write_bytes(lines({"id": "x", "text": "a", "license": "MIT"}, {"id": 1.5, "text": "b"}))
+    assert [d.id for d in records(tmp_path / "a.jsonl", id_field=None)] == ["a.jsonl:1", "a.jsonl:2"]
+    found = records(tmp_path / "a.jsonl", license="CC0")
+    assert [(d.id, d.license) for d in found] == [("x", "MIT"), ("1.5", "CC0")]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "exactly one of path and hub; found neither"),
+        ({"path": "a", "hub": "b"}, "exactly one of path and hub; found both"),
+        ({"path": "a", "kind": "repo"}, "kind 'repo'; give auto, files, repository or repositories"),
+        ({"hub": "a", "kind": "repository"}, "kind 'repository' is for a path"),
+        ({"path": "a", "subset": "b", "max_documents": 3}, "subset, max_documents is for hub, not for a path"),
+        ({"hub": "a", "max_documents": 0}, "max_documents is 0; give 1 or more"),
+    ],
+)
+def test_a_source_that_contradicts_itself(options, message):
+    with pytest.raises(UserError, match=message):
+        Source(**options)
