@@ -1,11 +1,11 @@
 """``clean``: sources in, sources of what stays out."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from lit_long.data.cleaning.config import CleanConfig, check_packages
-from lit_long.data.cleaning.folder import EXCLUDED, ITEM_BYTES, Work
+from lit_long.data.cleaning.folder import EXCLUDED, ITEM_BYTES, Work, check_bad_rows
 from lit_long.data.sources import MAX_DOCUMENT_BYTES, Source
 
 _ESCAPED = 6  # bytes that JSON may need for one byte of text; a document within the limit stays within it
@@ -21,6 +21,7 @@ def clean(
     max_bad_rows: int = 0,
     must_keep: Collection[str] = (),
     item_bytes: int = ITEM_BYTES,
+    tell: Callable[[str, int, int], None] = lambda stage, done, tasks: None,
 ) -> tuple[tuple[Source, ...], dict[str, Any]]:
     """Leave out duplicates and unwanted documents, on this machine.
 
@@ -37,6 +38,7 @@ def clean(
         max_bad_rows: rows that may be bad; they are in the report, as they would be in that of ``prepare``.
         must_keep: ids of documents that must not be left out (those held out for evaluation).
         item_bytes: raw text of a task.
+        tell: called with the name of a stage, its finished tasks and its tasks.
 
     Returns:
         The sources of what stays (names kept; a source of which nothing stays is gone), and the report: ``documents``,
@@ -62,7 +64,7 @@ def clean(
 
         with work.lock():
             stages = cleaning_stages(work, work.plan())
-            launch(make_executors(stages, "local", logs=work.folder / "logs", workers=workers))
+            launch(make_executors(stages, "local", logs=work.folder / "logs", workers=workers), tell)
     return outcome(work)
 
 
@@ -98,6 +100,7 @@ def outcome(work: Work) -> tuple[tuple[Source, ...], dict[str, Any]]:
     """What :func:`clean` returns, of a finished cleaning."""
     report = work.report
     assert report is not None
+    check_bad_rows(report["bad_rows"], work.max_bad_rows)
     kept = []
     for index, source in enumerate(work.sources):
         path = work.folder / "kept" / f"{index:04d}"

@@ -138,3 +138,16 @@ def write_whole(path: Path, text: str) -> None:
 def text_key(text: str) -> str:
     """SHA-256 (hex) of a text."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def check_bad_rows(rows: list[dict[str, str]], limit: int) -> None:
+    """Refuse more bad rows than allowed.
+
+    Raises:
+        UserError: names the first one.
+    """
+    if len(rows) > limit:
+        raise UserError(
+            f"{rows[0]['place']}: {rows[0]['message']} [{len(rows)} bad row(s) found so far, {limit} allowed "
+            f"(max_bad_rows). Mend them, or allow more with --max-bad-rows N: they are then left out and named]"
+        )

@@ -10,8 +10,8 @@ from typing import Any
 
 from datatrove.pipeline.base import PipelineStep
 
-from lit_long.data.cleaning.folder import EXCLUDED, REPORT, Work, write_whole
-from lit_long.data.cleaning.steps import Documents, check_bad_rows
+from lit_long.data.cleaning.folder import EXCLUDED, REPORT, Work, check_bad_rows, write_whole
+from lit_long.data.cleaning.steps import Documents
 from lit_long.errors import UserError
 
 

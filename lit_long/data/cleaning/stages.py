@@ -68,7 +68,7 @@ def cleaning_stages(work: Work, tasks: int) -> list[Stage]:
         tail = [WriteStage(filtered), ExactDedupSignature(str(folder / "exact/signatures"), exact)]
     else:
         tail = [WriteStage(filtered), *near_signature] if minhash else kept
-    stages = [Stage("filter", [ReadItem(work), *rules, *tail], tasks)]
+    stages = [Stage("clean-filter", [ReadItem(work), *rules, *tail], tasks)]
     if exact:
         dropped = WriteDropped(folder, "exact_duplicates")
         find = ExactFindDedups(str(folder / "exact/signatures"), str(folder / "exact/found"), exact)
@@ -76,8 +76,8 @@ def cleaning_stages(work: Work, tasks: int) -> list[Stage]:
         stay = NoteStayed(folder, "exact_duplicates")
         tail = [WriteStage(unique), *near_signature] if minhash else kept
         stages += [
-            Stage("exact-find", [find], 1),
-            Stage("exact-drop", [ReadBack(filtered), drop, stay, *tail], tasks),
+            Stage("clean-exact-find", [find], 1),
+            Stage("clean-exact-drop", [ReadBack(filtered), drop, stay, *tail], tasks),
         ]
     if minhash:
         signatures, pairs, clusters = (str(folder / "near" / name) for name in ("signatures", "pairs", "clusters"))
@@ -86,11 +86,11 @@ def cleaning_stages(work: Work, tasks: int) -> list[Stage]:
         labels, stay = ClusterLabels(folder / "near/clusters"), NoteStayed(folder, "near_duplicates")
         before = ReadBack(unique if exact else filtered)
         stages += [
-            Stage("near-pairs", [MinhashDedupBuckets(signatures, pairs, config=minhash)], minhash.num_buckets),
-            Stage("near-clusters", [cluster], 1),
-            Stage("near-drop", [before, labels, drop, stay, *kept], tasks),
+            Stage("clean-near-pairs", [MinhashDedupBuckets(signatures, pairs, config=minhash)], minhash.num_buckets),
+            Stage("clean-near-clusters", [cluster], 1),
+            Stage("clean-near-drop", [before, labels, drop, stay, *kept], tasks),
         ]
-    return [*stages, Stage("report", [WriteReport(work)], 1)]
+    return [*stages, Stage("clean-report", [WriteReport(work)], 1)]
 
 
 def minhash_config(near: NearDuplicates) -> Any:

@@ -17,9 +17,8 @@ from datatrove.pipeline.dedup.minhash import MinhashDedupSignature
 from datatrove.pipeline.writers.jsonl import JsonlWriter
 from datatrove.utils.text import split_into_parts
 
-from lit_long.data.cleaning.folder import Work, text_key, write_whole
+from lit_long.data.cleaning.folder import Work, check_bad_rows, text_key, write_whole
 from lit_long.data.sources import BadRow, Skipped, read_item
-from lit_long.errors import UserError
 
 _SHINGLES = 1 << 14  # n-grams hashed at once: 112 hashes of each are 15 MB
 Documents = Iterator[Document]
@@ -205,19 +204,6 @@ def whole_text(document: Document) -> str:
 def priority(document: Document) -> int:
     """Of equal documents the one with the highest stays."""
     return int(document.metadata["priority"])
-
-
-def check_bad_rows(rows: list[dict[str, str]], limit: int) -> None:
-    """Refuse more bad rows than allowed.
-
-    Raises:
-        UserError: names the first one.
-    """
-    if len(rows) > limit:
-        raise UserError(
-            f"{rows[0]['place']}: {rows[0]['message']} ({len(rows)} bad row{'s' * (len(rows) > 1)} so far, "
-            f"max_bad_rows is {limit}; raise it to leave such rows out, counted and named)"
-        )
 
 
 def write_note(folder: Path, rank: int, note: dict[str, Any]) -> None:

@@ -5,7 +5,8 @@ begin on this machine and end on a cluster.
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -30,32 +31,36 @@ def make_executors(stages: Sequence[Stage], kind: Kind, *, logs: str | Path, **o
         UserError: datatrove is missing, an unknown kind or option, or a missing one.
     """
     executor = _executor(kind)
-    allowed = [name for name in inspect.signature(executor.__init__).parameters if name not in _OURS]
+    parameters = inspect.signature(executor.__init__).parameters
+    allowed = {name: p.default is p.empty for name, p in parameters.items() if name not in _OURS}
     if unknown := sorted(set(options) - set(allowed)):
         raise UserError(f"executor {kind}: no option {unknown[0]!r}; options: {', '.join(sorted(allowed))}")
+    if missing := sorted(name for name, required in allowed.items() if required and name not in options):
+        raise UserError(f"executor {kind}: needs {', '.join(missing)}; give the option as a keyword")
     made: list[Any] = []
     for stage in stages:
         own = dict(options)
         if kind == "slurm":
             own["depends"] = made[-1] if made else None
             own.setdefault("job_name", f"lit-long-{stage.name}")
-        try:
-            made.append(
-                executor(
-                    pipeline=stage.steps,
-                    tasks=stage.tasks,
-                    logging_dir=str(Path(logs).absolute() / stage.name),
-                    skip_completed=not stage.repeatable,
-                    **own,
-                )
+        made.append(
+            executor(
+                pipeline=stage.steps,
+                tasks=stage.tasks,
+                logging_dir=str(Path(logs).absolute() / stage.name),
+                skip_completed=not stage.repeatable,
+                **own,
             )
-        except TypeError as error:
-            raise UserError(f"executor {kind}: {str(error).replace('__init__() ', '')}") from error
+        )
     return made
 
 
-def launch(executors: Sequence[Any]) -> None:
+def launch(executors: Sequence[Any], tell: Callable[[str, int, int], None] = lambda stage, done, tasks: None) -> None:
     """Start them: Slurm jobs are submitted, each waiting for the one before; local and Ray stages run one by one.
+
+    Args:
+        executors: of :func:`make_executors`.
+        tell: called with the name of a stage, its finished tasks and its tasks (local and Ray).
 
     Raises:
         UserError: tasks of a stage failed (local, Ray); names the folder of their logs.
@@ -64,7 +69,12 @@ def launch(executors: Sequence[Any]) -> None:
         executors[-1].run()
         return
     for executor in executors:
-        executor.run()
+        stage = Path(executor.logging_dir.path).name
+        if type(executor).__name__ == "LocalExecutor":
+            executor.run(partial(tell, stage))
+        else:
+            executor.run()
+            tell(stage, executor.world_size, executor.world_size)
         if failed := executor.get_incomplete_ranks(skip_completed=True):
             raise UserError(
                 f"{len(failed)} of {executor.world_size} tasks failed, the first is {failed[0]}; its log is "

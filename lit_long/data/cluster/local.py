@@ -7,6 +7,7 @@ task's log. The tasks, their logs, statistics and completion marks are datatrove
 import os
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection, get_context, parent_process
@@ -23,8 +24,12 @@ class LocalExecutor(LocalPipelineExecutor):
         UserError: of a step, as it is; or a worker process was killed.
     """
 
-    def run(self) -> None:
-        """Run the tasks that are not done."""
+    def run(self, tell: Callable[[int, int], None] = lambda done, tasks: None) -> None:
+        """Run the tasks that are not done.
+
+        Args:
+            tell: called with the number of finished tasks and of all, after each.
+        """
         import dill
 
         ranks = self.get_incomplete_ranks()
@@ -39,8 +44,9 @@ class LocalExecutor(LocalPipelineExecutor):
         with ProcessPoolExecutor(min(self.workers, len(ranks)), mp_context=context, initializer=_worker_begins) as pool:
             running = [pool.submit(_run_task, packed, rank) for rank in ranks]
             try:
-                for done in as_completed(running):
+                for number, done in enumerate(as_completed(running), self.tasks - len(ranks) + 1):
                     done.result()
+                    tell(number, self.tasks)
             except BrokenProcessPool as error:
                 raise UserError(
                     f"{self.logging_dir.path}: a worker process was killed, most likely because memory ran out. What "

@@ -9,7 +9,8 @@ import zstandard
 GERMAN = (
     "Es war einmal ein Müller, der hatte drei Söhne, seine Mühle, einen Esel und einen Kater. Die Söhne mussten "
     "mahlen, der Esel Getreide holen und Mehl forttragen, und die Katze die Mäuse wegfangen. Als der Müller starb, "
-    "teilten sich die drei Söhne in die Erbschaft: der älteste bekam die Mühle, der zweite den Esel, der dritte den Kater. "
+    "teilten sich die drei Söhne in die Erbschaft: der älteste bekam die Mühle, der zweite den "
+    "Esel, der dritte den Kater. "
 ) * 3
 GIBBERISH = "#### ... %% @@ 00 -- ## .. 11 || ~~ == qq ## && ++ 17 ** ... " * 40
 LENGTH = 60_000  # characters of a beginning, about 10,000 words

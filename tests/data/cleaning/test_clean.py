@@ -155,7 +155,7 @@ def test_a_whole_book_is_not_too_long(rows):
 @pytest.mark.parametrize(("workers", "item_bytes"), [(1, 100_000), (3, 100_000)])
 def test_same_result_for_any_number_of_workers_and_items(workers, item_bytes, done, sources, tmp_path):
     kept, report = clean(sources, ALL, tmp_path / "c", workers=workers, item_bytes=item_bytes)
-    assert len(list((tmp_path / "c/logs/filter/completions").iterdir())) > 2
+    assert len(list((tmp_path / "c/logs/clean-filter/completions").iterdir())) > 2
     assert documents(kept) == documents(done[1])
     assert {**report, "excluded_file": ""} == {**done[2], "excluded_file": ""}
     key = ("id", "reason", "place")
@@ -199,9 +199,13 @@ def test_goes_on_after_kill_9(sources, tmp_path):
     command = [sys.executable, str(script), sources[0].path, sources[1].path]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     assert subprocess.run([*command, str(straight)], env=environment).returncode == 0
-    first = broken / "logs/filter/completions/00000"
+    first = broken / "logs/clean-filter/completions/00000"
     written = None
-    for mark in (first, broken / "logs/exact-drop/completions/00001", broken / "logs/near-pairs/completions/00003"):
+    for mark in (
+        first,
+        broken / "logs/clean-exact-drop/completions/00001",
+        broken / "logs/clean-near-pairs/completions/00003",
+    ):
         process = subprocess.Popen([*command, str(broken)], env=environment)
         while not mark.is_file():
             assert process.poll() is None, "ended before it could be killed"
@@ -250,9 +254,9 @@ def test_refuses_a_folder_that_another_run_works_in(sources, tmp_path):
 def test_bad_rows_stay_bad_rows(rows, tmp_path):
     path = write_jsonl(tmp_path / "a.jsonl", [rows[0], {"id": "x", "text": 3}, rows[4], {"id": "y", "text": " "}])
     source, config = Source(path=str(path)), CleanConfig(exact_duplicates=True)
-    with pytest.raises(UserError, match=r"a.jsonl:2: no text in field 'text'.*max_bad_rows is 0"):
+    with pytest.raises(UserError, match=r"a.jsonl:2: no text in field 'text'.*0 allowed"):
         clean([source], config, tmp_path / "none")
-    with pytest.raises(UserError, match=r"2 bad rows so far, max_bad_rows is 1"):
+    with pytest.raises(UserError, match=r"2 bad row\(s\) found so far, 1 allowed"):
         clean([source], config, tmp_path / "one", max_bad_rows=1)
     kept, report = clean([source], config, tmp_path / "two", max_bad_rows=2)
     assert [(row["place"], row["kind"]) for row in report["bad_rows"]] == [
@@ -260,12 +264,14 @@ def test_bad_rows_stay_bad_rows(rows, tmp_path):
         (f"{path}:4", "empty"),
     ]
     assert (report["documents"], report["kept"], len(documents(kept))) == (2, 2, 2)
+    with pytest.raises(UserError, match="1 allowed"):  # finished, but with more than now allowed
+        clean([source], config, tmp_path / "two", max_bad_rows=1)
 
 
 def test_bad_rows_are_counted_over_all_tasks(rows, tmp_path):
     bad = {"id": "x", "text": ""}
     path = write_jsonl(tmp_path / "a.jsonl", [rows[0], bad, rows[4], bad])
-    with pytest.raises(UserError, match=r"a.jsonl:2: .*2 bad rows so far, max_bad_rows is 1"):
+    with pytest.raises(UserError, match=r"a.jsonl:2: .*2 bad row\(s\) found so far, 1 allowed"):
         clean(
             [Source(path=str(path))],
             CleanConfig(exact_duplicates=True),
