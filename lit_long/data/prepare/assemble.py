@@ -23,6 +23,9 @@ from lit_long.data.prepare.store import DeadEndError, Store
 from lit_long.errors import UserError
 
 
+_CLEANING = ("documents", "kept", "excluded", "sources", "versions")  # of its report, for corpus.json
+
+
 def assemble(
     config: PrepareConfig,
     store: Store,
@@ -59,8 +62,7 @@ def assemble(
         "inputs": key,
         "bad_rows": result.bad_rows,
         "skipped_files": result.skipped_files,
-        "cleaning": cleaning
-        and {name: cleaning[name] for name in ("documents", "kept", "excluded", "sources", "versions")},
+        "cleaning": cleaning and {name: cleaning[name] for name in _CLEANING},
         "versions": {"lit-long": __version__, **{name: version(name) for name in ("tokenizers", "pyarrow")}},
     }
     store.corpus.mkdir(exist_ok=True)

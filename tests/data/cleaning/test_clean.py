@@ -201,11 +201,8 @@ def test_goes_on_after_kill_9(sources, tmp_path):
     assert subprocess.run([*command, str(straight)], env=environment).returncode == 0
     first = broken / "logs/clean-filter/completions/00000"
     written = None
-    for mark in (
-        first,
-        broken / "logs/clean-exact-drop/completions/00001",
-        broken / "logs/clean-near-pairs/completions/00003",
-    ):
+    logs = broken / "logs"
+    for mark in (first, logs / "clean-exact-drop/completions/00001", logs / "clean-near-pairs/completions/00003"):
         process = subprocess.Popen([*command, str(broken)], env=environment)
         while not mark.is_file():
             assert process.poll() is None, "ended before it could be killed"

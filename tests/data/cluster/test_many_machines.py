@@ -1,5 +1,6 @@
 """prepare as datatrove tasks: the same corpus as the plain run, whoever does it and whatever is killed."""
 
+import json
 import os
 import signal
 import subprocess
@@ -27,7 +28,7 @@ if __name__ == "__main__":
     )
     launch(prepare_executors(config, kind="local", tasks=4, workers=1))
 """
-# A Slurm of one machine: sbatch runs the array at once, in this process, when its dependencies have ended well.
+# sbatch of a Slurm of one machine: it runs the tasks of the array one by one, then says the job's number
 SBATCH = """#!{python}
 import json, os, pathlib, re, subprocess, sys
 home = pathlib.Path(os.environ["FAKE_SLURM"])
@@ -112,44 +113,44 @@ def workers_of(pid):
     return [grandchild for child in children(pid) for grandchild in children(child)]
 
 
-def test_slurm_stages_wait_for_each_other_and_make_the_same_corpus(plain, books, tokenizer_dir, tmp_path, monkeypatch):
-    import json
-    import shutil
-
-    bin_, home = tmp_path / "bin", tmp_path / "jobs"
-    bin_.mkdir()
-    home.mkdir()
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """The commands of a Slurm of one machine in PATH; returns the folder in which each job leaves what it was."""
+    commands, jobs = tmp_path / "bin", tmp_path / "jobs"
+    commands.mkdir()
+    jobs.mkdir()
+    tool = f"#!{sys.executable}\nfrom datatrove.tools.NAME import main\nmain()\n"
     for name, text in {
         "sbatch": SBATCH.format(python=sys.executable),
         "scontrol": "#!/bin/sh\necho localhost\n",
         "srun": '#!/bin/sh\nshift 3\nexec "$@"\n',
-        "launch_pickled_pipeline": f"#!{sys.executable}\nfrom datatrove.tools.launch_pickled_pipeline import main\nmain()\n",
-        "merge_stats": f"#!{sys.executable}\nfrom datatrove.tools.merge_stats import main\nmain()\n",
+        "launch_pickled_pipeline": tool.replace("NAME", "launch_pickled_pipeline"),
+        "merge_stats": tool.replace("NAME", "merge_stats"),
     }.items():
-        (bin_ / name).write_text(text)
-        (bin_ / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{bin_}:{os.environ['PATH']}")
+        (commands / name).write_text(text)
+        (commands / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(p for p in sys.path if p))
-    monkeypatch.setenv("FAKE_SLURM", str(home))
+    monkeypatch.setenv("FAKE_SLURM", str(jobs))
+    return jobs
+
+
+def test_slurm_jobs_wait_for_each_other_and_make_the_same_corpus(plain, slurm, books, tokenizer_dir, tmp_path):
+    """datatrove's own sbatch scripts, run by a stand-in for Slurm."""
     own = config(books, tokenizer_dir, tmp_path / "c")
     launch(prepare_executors(own, kind="slurm", tasks=2, time="01:00:00", partition="cpu", qos=None))
 
-    jobs = [json.loads(file.read_text()) for file in sorted(home.glob("*.json"))]
+    jobs = [json.loads(file.read_text()) for file in sorted(slurm.glob("*.json"))]
     assert all(code == 0 for job in jobs for code in job["codes"]), jobs
-    tokenise, finish_ = (
-        next(j for j in jobs if j["options"]["job-name"] == f"lit-long-{s}" and "launch_pickled" in j["script"])
-        for s in ("tokenise", "finish")
-    )
-    assert (tokenise["options"]["array"], tokenise["options"]["partition"]) == ("0-1", "cpu")
-    assert f"--dependency=afterok:{jobs.index(tokenise) + 1}" in finish_["arguments"]
+    stages = [job for job in jobs if "launch_pickled_pipeline" in job["script"]]
+    assert [job["options"]["job-name"] for job in stages] == ["lit-long-tokenise", "lit-long-finish"]
+    assert (stages[0]["options"]["array"], stages[0]["options"]["partition"]) == ("0-1", "cpu")
+    assert f"--dependency=afterok:{jobs.index(stages[0]) + 1}" in stages[1]["arguments"]
     assert TokenCorpus(tmp_path / "c").fingerprint == plain.fingerprint
-    shutil.rmtree(home)
 
 
 def test_cleaning_then_tokenising(books, tokenizer_dir, tmp_path, plain):
     """With nothing to leave out the corpus is the plain one; by tasks it is the same, and says what went."""
-    import json
-
     rows = [json.loads(line) for line in books.read_text().splitlines()]
     rows.insert(2, {"id": "again", "text": rows[0]["text"]})
     doubled = tmp_path / "books.jsonl"
@@ -184,7 +185,7 @@ def test_errors_of_steps_arrive_whole(tokenizer_dir, tmp_path):
         ({"kind": "kubernetes", "tasks": 1}, "executor 'kubernetes': give one of local, slurm, ray"),
         ({"kind": "local", "tasks": 0}, "tasks is 0"),
         ({"kind": "local", "tasks": 1, "partition": "x"}, "executor local: no option 'partition'; options: .*workers"),
-        ({"kind": "slurm", "tasks": 1, "time": "1:00"}, "executor slurm: missing .* 'partition'"),
+        ({"kind": "slurm", "tasks": 1, "time": "1:00"}, "executor slurm: needs partition; give"),
     ],
 )
 def test_refuses_what_an_executor_cannot_do(options, message, books, tokenizer_dir, tmp_path):
