@@ -15,6 +15,7 @@ from lit_long.data.prepare.worker import Failed, Ready
 from lit_long.data.sources import Item
 from lit_long.errors import UserError
 
+_START = "from lit_long.data.prepare.worker import start; start"
 _ONE_THREAD = {"TOKENIZERS_PARALLELISM": "false"}
 
 
@@ -77,7 +78,7 @@ class _Worker:
         self.item: Item | None = None
         path = os.pathsep.join(entry for entry in sys.path if entry)
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "lit_long.data.prepare.worker", str(theirs.fileno()), str(ended), str(job)],
+            [sys.executable, "-P", "-c", f"{_START}({theirs.fileno()}, {ended}, {str(job)!r})"],
             env=os.environ | _ONE_THREAD | {"PYTHONPATH": path},
             stdin=subprocess.DEVNULL,
             pass_fds=[theirs.fileno(), ended],

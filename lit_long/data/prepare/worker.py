@@ -1,4 +1,4 @@
-"""A worker process of ``prepare``: ``python -m lit_long.data.prepare.worker CONNECTION ALIVE JOB``.
+"""A worker process of ``prepare``.
 
 Started as a program of its own instead of by ``multiprocessing``, which would run the caller's main script again.
 """
@@ -6,7 +6,6 @@ Started as a program of its own instead of by ``multiprocessing``, which would r
 import os
 import pickle
 import signal
-import sys
 import threading
 import traceback
 from dataclasses import dataclass
@@ -32,8 +31,21 @@ class Failed:
     trace: str
 
 
-def main(connection: Connection, job: Job) -> None:
-    """Do the items that come through ``connection`` until it closes; answers as :func:`write_item` tells it."""
+def start(connection: int, alive: int, job: str) -> None:
+    """The whole life of a worker process.
+
+    Args:
+        connection: file descriptor of its end of the pipe to the parent.
+        alive: file descriptor that can be read when the parent has ended.
+        job: file of the pickled :class:`Job`.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    threading.Thread(target=_end_with_parent, args=(alive,), daemon=True).start()
+    _work(Connection(connection), pickle.loads(Path(job).read_bytes()))
+
+
+def _work(connection: Connection, job: Job) -> None:
+    """Do the items that come through ``connection`` until it closes."""
     encoder = Encoder(job.encoder)
     connection.send(Ready())
     while True:
@@ -51,9 +63,3 @@ def main(connection: Connection, job: Job) -> None:
 def _end_with_parent(alive: int) -> None:
     os.read(alive, 1)  # returns when the other end closes: when the parent ends, even by kill -9
     os._exit(1)
-
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    threading.Thread(target=_end_with_parent, args=(int(sys.argv[2]),), daemon=True).start()
-    main(Connection(int(sys.argv[1])), pickle.loads(Path(sys.argv[3]).read_bytes()))
