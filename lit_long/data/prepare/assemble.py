@@ -22,7 +22,6 @@ from lit_long.data.prepare.config import SPLITS, PrepareConfig, PrepareResult, S
 from lit_long.data.prepare.store import DeadEndError, Store
 from lit_long.errors import UserError
 
-
 _CLEANING = ("documents", "kept", "excluded", "sources", "versions")  # of its report, for corpus.json
 
 

@@ -90,8 +90,8 @@ class PrepareResult:
     """What was written.
 
     ``reused``: the corpus was there already, made from the same inputs. ``found_items``: items of work that an earlier,
-    unfinished run had done. ``bad_rows``: rows left out, by kind. ``skipped_files``: files left out, by reason. ``excluded``:
-    documents that the cleaning left out, by reason.
+    unfinished run had done. ``bad_rows``: rows left out, by kind. ``skipped_files``: files left out, by reason.
+    ``excluded``: documents that the cleaning left out, by reason.
     """
 
     output: str
