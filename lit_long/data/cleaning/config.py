@@ -11,7 +11,7 @@ Quality = Literal["gopher_quality", "gopher_repetition", "fineweb_quality"]
 
 @dataclass(frozen=True, kw_only=True)
 class NearDuplicates:
-    """MinHash settings; the defaults are FineWeb's (Penedo et al. 2024, arXiv:2406.17557, section 3.4).
+    """MinHash settings; the defaults are FineWeb's (Penedo et al. 2024, arXiv:2406.17557).
 
     Two documents whose word n-grams have the Jaccard similarity s are found with the probability
     1 - (1 - s^hashes_per_bucket)^buckets: 0.77 at s = 0.75, 0.92 at 0.8, 0.99 at 0.85 by default.

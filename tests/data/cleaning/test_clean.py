@@ -152,6 +152,7 @@ def test_a_whole_book_is_not_too_long(rows):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "item_bytes"), [(1, 100_000), (3, 100_000)])
 def test_same_result_for_any_number_of_workers_and_items(workers, item_bytes, done, sources, tmp_path):
     kept, report = clean(sources, ALL, tmp_path / "c", workers=workers, item_bytes=item_bytes)
@@ -164,6 +165,7 @@ def test_same_result_for_any_number_of_workers_and_items(workers, item_bytes, do
     )
 
 
+@pytest.mark.slow
 def test_each_rule_alone_drops_only_its_own(rows, sources, tmp_path):
     every = {row["id"] for row in rows}
     for name, config, ids in (
@@ -278,6 +280,7 @@ def test_bad_rows_are_counted_over_all_tasks(rows, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_held_out_documents_are_never_left_out_silently(sources, tmp_path):
     """The protected copy stays instead of the first; a near copy, of which datatrove chooses, is an error."""
     _, _ = clean(sources, CleanConfig(exact_duplicates=True), tmp_path / "exact", must_keep=("copy of copy",))

@@ -78,6 +78,7 @@ def test_local_tasks_make_the_same_corpus(tasks, plain, books, tokenizer_dir, tm
     assert TokenCorpus(tmp_path / "c").fingerprint == plain.fingerprint
 
 
+@pytest.mark.slow
 def test_a_killed_task_is_run_again(plain, books, tokenizer_dir, tmp_path):
     """The worker is killed as by the system when memory runs out: one message, and the same call ends the work."""
     script = tmp_path / "script.py"
@@ -135,6 +136,7 @@ def slurm(tmp_path, monkeypatch):
     return jobs
 
 
+@pytest.mark.slow
 def test_slurm_jobs_wait_for_each_other_and_make_the_same_corpus(plain, slurm, books, tokenizer_dir, tmp_path):
     """datatrove's own sbatch scripts, run by a stand-in for Slurm."""
     own = config(books, tokenizer_dir, tmp_path / "c")
@@ -149,27 +151,29 @@ def test_slurm_jobs_wait_for_each_other_and_make_the_same_corpus(plain, slurm, b
     assert TokenCorpus(tmp_path / "c").fingerprint == plain.fingerprint
 
 
-def test_cleaning_then_tokenising(books, tokenizer_dir, tmp_path, plain):
-    """With nothing to leave out the corpus is the plain one; by tasks it is the same, and says what went."""
+@pytest.fixture(scope="module")
+def doubled(books, tmp_path_factory):
+    """The books with the first one a second time."""
     rows = [json.loads(line) for line in books.read_text().splitlines()]
     rows.insert(2, {"id": "again", "text": rows[0]["text"]})
-    doubled = tmp_path / "books.jsonl"
-    doubled.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = tmp_path_factory.mktemp("doubled") / "books.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.slow
+def test_prepare_of_cleaned_sources(books, doubled, tokenizer_dir, tmp_path, plain):
+    """With nothing to leave out the corpus is the plain one; else it is that of what stays, and says what went."""
     clean = CleanConfig(exact_duplicates=True)
     for name, source, left_out in (("same", books, {}), ("copies", doubled, {"exact_duplicates": 1})):
         one = config(source, tokenizer_dir, tmp_path / name, clean=clean)
-        result = prepare(one)
-        assert result.excluded == left_out
+        assert prepare(one).excluded == left_out
         corpus = TokenCorpus(tmp_path / name)
         assert corpus.fingerprint == plain.fingerprint
-        assert corpus.info["cleaning"]["documents"] == len(rows) - (not left_out)
-        assert (tmp_path / name / "excluded.jsonl").is_file()
-        assert prepare(one).reused
-        assert prepare(one).excluded == left_out
-    tasks = config(doubled, tokenizer_dir, tmp_path / "tasks", clean=clean)
-    launch(prepare_executors(tasks, kind="local", tasks=2, workers=2))
-    assert TokenCorpus(tmp_path / "tasks").fingerprint == plain.fingerprint
-    assert finish(tasks).excluded == {"exact_duplicates": 1}
+        assert corpus.info["cleaning"]["documents"] == 4 + len(left_out)
+        assert len((tmp_path / name / "excluded.jsonl").read_text().splitlines()) == len(left_out)
+        again = prepare(one)
+        assert (again.reused, again.excluded) == (True, left_out)
 
 
 def test_errors_of_steps_arrive_whole(tokenizer_dir, tmp_path):
@@ -193,12 +197,21 @@ def test_refuses_what_an_executor_cannot_do(options, message, books, tokenizer_d
         prepare_executors(config(books, tokenizer_dir, tmp_path / "c"), **options)
 
 
-def test_command_line(books, tokenizer_dir, tmp_path, plain, capsys):
+def test_command_line(doubled, tokenizer_dir, tmp_path, plain, capsys):
+    """A YAML with cleaning, by tasks."""
     from lit_long.entry import main
 
-    flags = ["--source", str(books), "--tokenizer", tokenizer_dir, "--output", str(tmp_path / "c")]
-    assert main(["prepare", *flags, "--executor", "local", "--tasks", "3"]) == 0
+    yaml = tmp_path / "d.yaml"
+    yaml.write_text(
+        f"{{tokenizer: {tokenizer_dir}, sources: [{{path: {doubled}}}], output: {tmp_path / 'c'}, item_bytes: {ITEM},"
+        f" clean: {{exact_duplicates: true}}}}"
+    )
+    assert main(["prepare", "--config", str(yaml), "--executor", "local", "--tasks", "2"]) == 0
     out, err = capsys.readouterr()
     assert f"wrote: {tmp_path / 'c'}" in out
+    assert "left out: 1 documents (exact_duplicates); see excluded.jsonl there" in out
+    assert "clean-report: 1 of 1 tasks" in err
     assert "finish: 1 of 1 tasks" in err
-    assert TokenCorpus(tmp_path / "c").documents == plain.documents
+    assert TokenCorpus(tmp_path / "c").fingerprint == plain.fingerprint
+    assert main(["prepare", "--config", str(yaml)]) == 0
+    assert "up to date" in capsys.readouterr().out
