@@ -18,7 +18,7 @@ from lit_long.model.forward import check_output_layer, next_token_loss, unwrappe
 from lit_long.model.lora import LoraSettings, plain_lora_config
 from lit_long.optim import OptimizerSettings, adamw, reapply, schedule
 from lit_long.record import checkpoint_record
-from lit_long.rope import NoScaling, RopeScaling, scale_rope, verify_rope
+from lit_long.rope import NoScaling, RopeGeometry, RopeScaling, scale_rope, verify_rope
 
 PRECISIONS = ("32-true", "bf16-mixed")
 
@@ -79,7 +79,10 @@ class LongContextModule(LightningModule):
         self._seconds_before = 0.0  # spent before a resume
         self.strict_loading = lora is None  # adapter checkpoints leave the frozen base out
         # before anything is downloaded or allocated: does this rope fit this model?
-        scale_rope(native_config(self.spec), self.spec.rope, context_length)
+        base = native_config(self.spec)
+        scale_rope(base, self.spec.rope, context_length)
+        # what the data wants to know: cost of attention beside the rest of a layer, and which documents are long
+        self.hidden_size, self.native_length = int(base.hidden_size), RopeGeometry.from_config(base).native_length
 
     # -- building ---------------------------------------------------------------------------------------------------
     def configure_model(self) -> None:
@@ -163,21 +166,28 @@ class LongContextModule(LightningModule):
 
     # -- validation -------------------------------------------------------------------------------------------------
     def on_validation_epoch_start(self) -> None:
-        """Start a new sum."""
-        self._held_out = torch.zeros(2, dtype=torch.float64, device=self.device)
+        """Start new sums, one for each held-out source."""
+        self._held_out = torch.zeros(max(1, len(self._held_out_names())), 2, dtype=torch.float64, device=self.device)
 
-    def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
-        """Add the batch's loss and target count."""
+    def _held_out_names(self) -> list[str]:
+        return list(getattr(getattr(self.trainer, "datamodule", None), "validation_names", []))
+
+    def validation_step(self, batch: dict[str, Any], batch_index: int, dataloader_idx: int = 0) -> None:
+        """Add the batch's loss and target count to those of its held-out source."""
         loss = next_token_loss(self.model, batch, chunk_size=self.loss_chunk_size)
         weights = batch.get("target_weights")
         counted = batch["target_ids"] != -100
         count = (counted * weights).sum() if weights is not None else counted.sum()
-        self._held_out += torch.stack([loss.double(), count.double()])
+        self._held_out[min(dataloader_idx, len(self._held_out) - 1)] += torch.stack([loss.double(), count.double()])
 
     def on_validation_epoch_end(self) -> None:
-        """Token mean over all ranks: sums and counts are added, then divided."""
-        total = self.trainer.strategy.reduce(self._held_out, reduce_op="sum")
+        """Token means over all ranks, of all sources and of each: sums and counts are added, then divided."""
+        by_source = self.trainer.strategy.reduce(self._held_out, reduce_op="sum")
+        total = by_source.sum(dim=0)
         self.log("val_loss", total[0] / total[1].clamp(min=1), rank_zero_only=True)
+        if len(by_source) > 1:
+            for name, (loss, count) in zip(self._held_out_names(), by_source, strict=True):
+                self.log(f"val_loss/{name}", loss / count.clamp(min=1), rank_zero_only=True)
 
     # -- checkpoints ------------------------------------------------------------------------------------------------
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

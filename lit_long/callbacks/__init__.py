@@ -4,13 +4,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _PUBLIC = {
+    "DataReport": "lit_long.callbacks.data_report",
     "FinalCheckpoint": "lit_long.callbacks.final_checkpoint",
     "StepProgress": "lit_long.callbacks.progress",
     "Throughput": "lit_long.callbacks.throughput",
 }
-__all__ = ["FinalCheckpoint", "StepProgress", "Throughput"]
+__all__ = ["DataReport", "FinalCheckpoint", "StepProgress", "Throughput"]
 
 if TYPE_CHECKING:
+    from lit_long.callbacks.data_report import DataReport
     from lit_long.callbacks.final_checkpoint import FinalCheckpoint
     from lit_long.callbacks.progress import StepProgress
     from lit_long.callbacks.throughput import Throughput

@@ -22,6 +22,7 @@ def run(args: list[str]) -> int:
     import lightning.pytorch as pl
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+    from lit_long.callbacks.data_report import DataReport
     from lit_long.callbacks.final_checkpoint import FinalCheckpoint
     from lit_long.callbacks.progress import StepProgress
     from lit_long.callbacks.throughput import Throughput
@@ -49,6 +50,8 @@ def run(args: list[str]) -> int:
                 trainer.callbacks.append(StepProgress())
             if not any(isinstance(c, Throughput) for c in trainer.callbacks):
                 trainer.callbacks.insert(0, Throughput())
+            if not any(isinstance(c, DataReport) for c in trainer.callbacks):
+                trainer.callbacks.append(DataReport())
             trainer.callbacks.append(FinalCheckpoint())
             return cast(pl.Trainer, trainer)
 

@@ -4,16 +4,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _PUBLIC = {
+    "LengthSchedule": "lit_long.data.schedule",
+    "LongUpsample": "lit_long.data.mixture",
+    "Mixture": "lit_long.data.mixture",
+    "MixtureSource": "lit_long.data.mixture",
     "PretrainData": "lit_long.data.pretrain",
+    "Stage": "lit_long.data.schedule",
     "StepPlan": "lit_long.data.plan",
     "TokenCorpus": "lit_long.data.corpus",
 }
-__all__ = ["PretrainData", "StepPlan", "TokenCorpus"]
+__all__ = [
+    "LengthSchedule",
+    "LongUpsample",
+    "Mixture",
+    "MixtureSource",
+    "PretrainData",
+    "Stage",
+    "StepPlan",
+    "TokenCorpus",
+]
 
 if TYPE_CHECKING:
     from lit_long.data.corpus import TokenCorpus
+    from lit_long.data.mixture import LongUpsample, Mixture, MixtureSource
     from lit_long.data.plan import StepPlan
     from lit_long.data.pretrain import PretrainData
+    from lit_long.data.schedule import LengthSchedule, Stage
 
 
 def __getattr__(name: str) -> Any:

@@ -5,6 +5,9 @@ must be rebuilt at each restart. A Feistel network over the next even power of t
 bijection with no state (Black and Rogaway 2002, "Ciphers with arbitrary finite domains").
 """
 
+import numpy as np
+import numpy.typing as npt
+
 _MASK = (1 << 64) - 1
 _ROUNDS = 6
 
@@ -38,3 +41,29 @@ def permuted(index: int, size: int, seed: int) -> int:
         value = (left << half) | right
         if value < size:
             return value
+
+
+def permuted_range(first: int, stop: int, size: int, seed: int) -> npt.NDArray[np.int64]:
+    """``permuted`` of first..stop-1 at once, int64 [stop - first]."""
+    assert 0 <= first <= stop <= size
+    half = max(1, ((size - 1).bit_length() + 1) // 2)
+    low, shift = np.uint64((1 << half) - 1), np.uint64(half)
+    keys = [np.uint64(_mix(seed + round_)) for round_ in range(_ROUNDS)]
+    value = np.arange(first, stop, dtype=np.uint64)
+    outside = np.ones(len(value), dtype=bool)
+    while outside.any():
+        walking = value[outside]
+        left, right = walking >> shift, walking & low
+        for key in keys:
+            left, right = right, left ^ (_mix_array(right ^ key) & low)
+        value[outside] = (left << shift) | right
+        outside = value >= np.uint64(size)
+    return value.astype(np.int64)
+
+
+def _mix_array(value: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """:func:`_mix` of each element; uint64 arithmetic wraps as the mask does."""
+    value = value + np.uint64(0x9E3779B97F4A7C15)
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))

@@ -1,141 +1,146 @@
 """The step plan: which tokens the optimizer sees at each step, as a pure function of the step number.
 
-A corpus is one stream of tokens. In each epoch the stream, taken as a ring, is cut into sequences at an offset drawn
-for that epoch (so that cuts fall elsewhere each time), and the sequences are shuffled. Sequence ``g`` of the run is
-``g mod n`` of epoch ``g div n``; step ``t`` takes the next ``tokens_per_step / sequence_length`` of them.
-
-Ranks, micro-batches and workers only divide a step's list. So resuming is one integer, and changing the number of
-devices changes nothing about what is learned. Nothing is dropped: n is rounded up, so that at most
-``sequence_length - 1`` tokens of an epoch are seen twice in it.
+(corpus fingerprints, mixture, length schedule, packing, tokens per step, seed) and a step number give the rows of that
+step. Ranks, micro-batches and workers only divide them. So resuming is one integer, and changing the number of devices
+changes nothing about what is learned.
 """
 
 import hashlib
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from lit_long.data.permutation import permuted, seed_of
+from lit_long.data.mixture import Part
+from lit_long.data.packing import Packing
+from lit_long.data.packing.concat import ConcatOrder
+from lit_long.data.packing.row import Row
+from lit_long.data.packing.windows import WindowedOrder
+from lit_long.data.permutation import seed_of
+from lit_long.data.schedule import StageSpan, stage_at
 from lit_long.errors import UserError
 
-
-@dataclass(frozen=True)
-class SequenceRef:
-    """A sequence of the plan: its ``number`` in the run, its ``epoch``, and where it begins in the token stream."""
-
-    number: int
-    epoch: int
-    start: int
+_VERSION = 2  # of the order: another number, another data order from the same settings
 
 
 class StepPlan:
-    """Order of the training sequences over one corpus.
+    """Rows of every optimizer step.
 
     Args:
-        starts: int64 [documents + 1], where each document begins in the stream; the last entry is the token count.
-        sequence_length: tokens per sequence.
-        tokens_per_step: tokens per optimizer step over all devices and micro-batches; a multiple of sequence_length.
-        seed: seed of cuts and shuffle.
-        fingerprint: identity of the corpus, part of the plan's own identity.
+        parts: the mixture's parts (:func:`lit_long.data.mixture.build_parts`).
+        spans: stages of the run (:meth:`lit_long.data.LengthSchedule.spans`).
+        tokens_per_step: tokens per optimizer step over all devices and micro-batches, padding included.
+        packing: see :mod:`lit_long.data.packing`.
+        seed: seed of cuts and order.
 
     Raises:
-        UserError: lengths that do not divide, or a corpus smaller than one sequence.
+        UserError: fewer tokens than one sequence.
     """
 
     def __init__(
         self,
-        starts: npt.NDArray[np.int64],
+        parts: Sequence[Part],
         *,
-        sequence_length: int,
+        spans: Sequence[StageSpan],
         tokens_per_step: int,
+        packing: Packing = "concat",
         seed: int = 0,
-        fingerprint: str = "",
     ) -> None:
-        if sequence_length < 2:
-            raise UserError(f"sequence_length is {sequence_length}; it must be at least 2 tokens")
-        if tokens_per_step < sequence_length or tokens_per_step % sequence_length:
-            below = tokens_per_step // sequence_length * sequence_length
-            fitting = f"{below} or {below + sequence_length}" if below > 0 else str(sequence_length)
+        self.parts, self.spans, self.tokens_per_step = tuple(parts), tuple(spans), tokens_per_step
+        self.packing, self.seed = packing, seed
+        longest = max(span.sequence_length for span in spans)
+        available = sum(part.documents.tokens for part in parts)
+        if available < longest and packing == "concat":
             raise UserError(
-                f"tokens_per_step is {tokens_per_step}, not a multiple of sequence_length {sequence_length}; "
-                f"take {fitting}"
-            )
-        self.starts = starts
-        self.tokens = int(starts[-1])
-        if self.tokens < sequence_length:
-            raise UserError(
-                f"the corpus has {self.tokens} tokens, fewer than one sequence of {sequence_length}; "
+                f"the data has {available} tokens, fewer than one sequence of {longest}; "
                 f"add documents or take a shorter sequence_length"
             )
-        self.sequence_length = sequence_length
-        self.tokens_per_step = tokens_per_step
-        self.seed = seed
-        self.sequences_per_step = tokens_per_step // sequence_length
-        self.sequences_per_epoch = -(-self.tokens // sequence_length)
-        self.identity = hashlib.sha256(
-            f"1:{fingerprint}:{sequence_length}:{tokens_per_step}:{seed}".encode()
-        ).hexdigest()[:16]
+        documents = [part.documents for part in parts]
+        shares = [part.share for part in parts]
+        seeds = [seed_of(seed, _number(f"{part.name}/{part.bucket}")) for part in parts]
+        self._order: ConcatOrder | WindowedOrder
+        if packing == "concat":
+            self._order = ConcatOrder(documents, shares, seeds, spans, tokens_per_step)
+        else:
+            self._order = WindowedOrder(documents, shares, seeds, spans, packing == "single")
+        self._step: tuple[int, list[Row]] = (-1, [])
 
-    def sequence(self, number: int) -> SequenceRef:
-        """The ``number``-th sequence of the run (0-based)."""
-        epoch, index = divmod(number, self.sequences_per_epoch)
-        offset = seed_of(self.seed, epoch, 1) % self.tokens
-        place = permuted(index, self.sequences_per_epoch, seed_of(self.seed, epoch, 2))
-        return SequenceRef(number, epoch, (offset + place * self.sequence_length) % self.tokens)
+    @property
+    def identity(self) -> str:
+        """Hash of everything that decides the order; stages that come last may grow with the run."""
+        facts = [
+            _VERSION,
+            [[p.name, p.bucket, p.share, str(p.documents.corpus.fingerprint), str(p.documents.selection)]
+             for p in self.parts],
+            [[span.first_step, span.sequence_length] for span in self.spans],
+            self.tokens_per_step,
+            self.packing,
+            self.seed,
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
-    def step(self, step: int) -> list[SequenceRef]:
-        """Sequences of optimizer step ``step`` (0-based)."""
-        first = step * self.sequences_per_step
-        return [self.sequence(number) for number in range(first, first + self.sequences_per_step)]
-
-    def pieces(self, start: int) -> list[tuple[int, int]]:
-        """Pieces of documents, as (start, stop) in the stream, that fill one sequence beginning at ``start``.
-
-        The ring is closed: after the last token comes the first. A piece never crosses a document's end.
-        """
-        pieces: list[tuple[int, int]] = []
-        position, missing = start, self.sequence_length
-        while missing:
-            index = int(np.searchsorted(self.starts, position, side="right")) - 1
-            stop = min(position + missing, int(self.starts[index + 1]))
-            pieces.append((position, stop))
-            missing -= stop - position
-            position = stop % self.tokens
-        return pieces
-
-    def targets(self, start: int) -> int:
-        """Number of tokens with a target in the sequence beginning at ``start``: all but the last of each document."""
-        # documents end at starts[1:]; the final token of one has no successor
-        stop = start + self.sequence_length
-        return self.sequence_length - self._ends(start, min(stop, self.tokens)) - self._ends(0, stop - self.tokens)
+    def step(self, step: int) -> list[Row]:
+        """Rows of optimizer step ``step`` (0-based)."""
+        if self._step[0] != step:
+            self._step = (step, self._order.rows(step))
+        return self._step[1]
 
     def step_targets(self, step: int) -> int:
         """Number of targets in the whole optimizer step, over all ranks and micro-batches."""
-        return sum(self.targets(ref.start) for ref in self.step(step))
+        return sum(self.targets(row) for row in self.step(step))
 
-    def _ends(self, start: int, stop: int) -> int:
-        """Documents whose last token lies in start..stop-1."""
-        if stop <= start:
-            return 0
-        counts = np.searchsorted(self.starts[1:], [start, stop], side="right")
-        return int(counts[1] - counts[0])
+    def targets(self, row: Row) -> int:
+        """Tokens of a row with a target: all but the last of each document."""
+        starts = self.parts[row.part].documents.corpus.starts
+        document, _, end = row.pieces.T
+        return row.tokens - int(np.count_nonzero(end == starts[document + 1] - starts[document]))
 
-    def micro_batches(self, *, replicas: int, micro_batch: int) -> int:
-        """Micro-batches that each of ``replicas`` devices runs per step (the gradient accumulation).
+    def stage(self, step: int) -> StageSpan:
+        """The stage that a step belongs to."""
+        return stage_at(self.spans, step)
 
-        Args:
-            replicas: data-parallel ranks.
-            micro_batch: sequences that a device takes at once.
+    def planned_tokens(self, steps: int) -> list[float]:
+        """Tokens that each part gives in the first ``steps`` steps."""
+        return self._order.tokens(steps)
+
+    def padding(self) -> list[float]:
+        """Share of padding in each part's rows, measured on a sample of its documents."""
+        return self._order.padding()
+
+    def anchors(self, step: int) -> object:
+        """Plain values that make going on at ``step`` cheap; the order does not depend on them."""
+        return self._order.anchors(step)
+
+    def restore(self, anchors: object) -> None:
+        """Take what :meth:`anchors` gave."""
+        self._order.restore(anchors)
+
+    def micro_batches(self, step: int, *, replicas: int) -> int:
+        """Micro-batches that each of ``replicas`` devices runs in a step (the gradient accumulation).
 
         Raises:
             UserError: the sequences of a step cannot be divided evenly.
         """
-        rows = self.sequences_per_step
-        if micro_batch < 1 or rows % (replicas * micro_batch):
-            fitting = [m for m in range(1, rows + 1) if rows % (replicas * m) == 0]
-            hint = f"micro_batch may be {fitting}" if fitting else f"use a divisor of {rows} as number of devices"
-            raise UserError(
-                f"a step has {rows} sequences ({self.tokens_per_step} tokens / {self.sequence_length}); they cannot be "
-                f"divided into micro-batches of {micro_batch} on {replicas} device(s); {hint}"
-            )
-        return rows // (replicas * micro_batch)
+        return accumulation(self.stage(step), replicas)
+
+
+def accumulation(span: StageSpan, replicas: int) -> int:
+    """Micro-batches of each data-parallel rank per optimizer step in a stage.
+
+    Raises:
+        UserError: the sequences of a step cannot be divided evenly.
+    """
+    rows, micro_batch = span.sequences_per_step, span.micro_batch
+    if micro_batch < 1 or rows % (replicas * micro_batch):
+        fitting = [m for m in range(1, rows + 1) if rows % (replicas * m) == 0]
+        hint = f"micro_batch may be {fitting}" if fitting else f"use a divisor of {rows} as number of devices"
+        raise UserError(
+            f"a step has {rows} sequences of {span.sequence_length} tokens; they cannot be "
+            f"divided into micro-batches of {micro_batch} on {replicas} device(s); {hint}"
+        )
+    return rows // (replicas * micro_batch)
+
+
+def _number(name: str) -> int:
+    """64 bits of a name, so that a source's order does not depend on the other sources."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")

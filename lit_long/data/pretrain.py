@@ -1,99 +1,195 @@
-"""PretrainData: packed sequences of a token corpus for continual pretraining, in the order of the step plan."""
+"""PretrainData: packed sequences of a mixture of token corpora, in the order of the step plan."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
 
+from lit_long.data.balance import imbalance, in_order, row_costs
 from lit_long.data.corpus import TokenCorpus
-from lit_long.data.loader import HeldOutLoader, StepLoader
-from lit_long.data.plan import StepPlan
+from lit_long.data.documents import DocumentSet, Selection
+from lit_long.data.loader import Dealing, HeldOutLoader, StepLoader
+from lit_long.data.mixture import Mixture, MixtureSource, Part, build_parts
+from lit_long.data.mixture_report import MixtureReport, TokenCounts, mixture_report
+from lit_long.data.packing import Packing
+from lit_long.data.packing.row import Row
+from lit_long.data.plan import StepPlan, accumulation
+from lit_long.data.schedule import LengthSchedule, Stage, StageSpan
 from lit_long.errors import UserError
 
 
 class PretrainData(LightningDataModule):
-    """Training (and held-out) sequences from a corpus of ``lit-long prepare``.
+    """Training (and held-out) sequences from corpora of ``lit-long prepare``.
 
     Gradient accumulation follows from ``tokens_per_step``, the number of devices and ``micro_batch``; the trainer's own
     ``accumulate_grad_batches`` is set by this class.
 
     Args:
-        corpus: the corpus folder.
-        sequence_length: tokens per sequence.
+        corpus: one corpus folder; or give ``mixture``.
+        mixture: several corpora with token budgets and length up-sampling.
+        sequence_length: tokens per sequence; or give ``schedule``.
+        schedule: stages of sequence length within the run.
         tokens_per_step: tokens per optimizer step, over all devices and micro-batches (4,194,304 in the paper).
-        micro_batch: sequences that a device takes at once.
+        micro_batch: sequences that a device takes at once; with a schedule, in the longest stage.
+        packing: ``concat`` (one stream cut into sequences), ``best_fit`` (no document is cut unless it is longer than a
+            sequence) or ``single`` (one document per sequence).
+        document_mask: documents in a sequence do not see each other; with false, attention crosses their boundaries.
+        balance: deal the sequences of a step to devices and micro-batches evenly by cost.
         seed: seed of the data order; independent of ``seed_everything``.
-        split: split of the corpus to train on.
-        validation_split: split to validate on, or None.
-        validation_sequences: sequences taken from it, spread evenly, the same at each validation; fewer where the split
-            has no room for so many without overlap.
+        split: split of ``corpus`` to train on.
+        validation_split: split of the corpora to validate on, or None; with a mixture, each source is measured apart.
+        validation_sequences: sequences taken from it (from each source), spread evenly, the same at each validation;
+            fewer where the split has no room for so many without overlap.
+        workers: threads that read and pack ahead of the training.
+        ledger: folder in which each delivered piece of a document is noted (:mod:`lit_long.data.ledger`).
+        allow_changed_data: resume although corpus, mixture, schedule or seed are not those of the checkpoint.
 
     Raises:
-        UserError: no such corpus or split, lengths that do not divide, a split shorter than one sequence.
+        UserError: no such corpus or split, lengths that do not divide, data shorter than one sequence.
     """
 
     def __init__(
         self,
         *,
-        corpus: str,
-        sequence_length: int,
+        corpus: str | None = None,
+        mixture: Mixture | None = None,
+        sequence_length: int | None = None,
+        schedule: LengthSchedule | None = None,
         tokens_per_step: int = 4_194_304,
         micro_batch: int = 1,
+        packing: Packing = "concat",
+        document_mask: bool = True,
+        balance: bool = True,
         seed: int = 0,
         split: str = "train",
         validation_split: str | None = None,
         validation_sequences: int = 16,
+        workers: int = 1,
+        ledger: str | None = None,
+        allow_changed_data: bool = False,
     ) -> None:
         super().__init__()
-        self.sequence_length, self.tokens_per_step = sequence_length, tokens_per_step
-        self.micro_batch, self.seed = micro_batch, seed
+        if (corpus is None) == (mixture is None):
+            raise UserError("data: give corpus (one folder) or mixture (several sources), and not both")
+        if (sequence_length is None) == (schedule is None):
+            raise UserError("data: give sequence_length or schedule (stages of it), and not both")
+        if workers < 0:
+            raise UserError(f"data.workers is {workers}; it must be 0 or more")
+        self.schedule = schedule or LengthSchedule((Stage(sequence_length=sequence_length or 0),))
+        self.sequence_length, self.tokens_per_step = self.schedule.longest, tokens_per_step
+        self.micro_batch, self.packing, self.seed = micro_batch, packing, seed
+        self.document_mask, self.balance, self.workers = document_mask, balance, workers
+        self.ledger, self.allow_changed_data = ledger, allow_changed_data
         self.validation_sequences = validation_sequences
-        self.corpus = TokenCorpus(corpus, split)
-        self.plan = self._plan_of(self.corpus, tokens_per_step)
-        self.held_out: TokenCorpus | None = None
-        self.held_out_plan: StepPlan | None = None
+        self.mixture = mixture or Mixture(sources={"all": MixtureSource(corpus=str(corpus), split=split)})
+        self.parts = build_parts(self.mixture)
+        self.held_out: dict[str, Part] = {}
         if validation_split is not None:
             if validation_sequences < 1:
                 raise UserError(
                     f"data.validation_sequences is {validation_sequences}; it must be at least 1, or leave "
                     f"validation_split out"
                 )
-            self.held_out = TokenCorpus(corpus, validation_split)
-            self.held_out_plan = self._plan_of(self.held_out, sequence_length)
+            self.held_out = self._held_out(validation_split)
+        self.spans: tuple[StageSpan, ...] = ()
+        self.plan: StepPlan | None = None
+        self.counts: TokenCounts | None = None
+        self.dealing = Dealing(document_mask=document_mask)
+        if len(self.schedule.stages) == 1:  # what can be checked without a trainer is checked at once
+            self._plan(-1)
 
-    def _plan_of(self, corpus: TokenCorpus, tokens_per_step: int) -> StepPlan:
-        try:
-            return StepPlan(
-                corpus.starts,
-                sequence_length=self.sequence_length,
-                tokens_per_step=tokens_per_step,
-                seed=self.seed,
-                fingerprint=corpus.fingerprint,
-            )
-        except UserError as error:
-            raise UserError(f"corpus {corpus.name!r}: {error}") from None
+    def _held_out(self, split: str) -> dict[str, Part]:
+        found = {}
+        for name, source in self.mixture.sources.items():
+            documents = DocumentSet(TokenCorpus(source.corpus, split), Selection(source.source))
+            if documents.tokens < self.sequence_length:
+                raise UserError(
+                    f"validation: the split {split!r} of {source.corpus} has {documents.tokens} tokens for source "
+                    f"{name!r}, fewer than one sequence of {self.sequence_length}; hold out more documents, or leave "
+                    f"validation_split out"
+                )
+            found[name] = Part(name, "all", documents, 1.0)
+        return found
+
+    def _plan(self, steps: int) -> None:
+        self.spans = self.schedule.spans(
+            steps=steps, tokens_per_step=self.tokens_per_step, micro_batch=self.micro_batch
+        )
+        self.plan = StepPlan(
+            self.parts,
+            spans=self.spans,
+            tokens_per_step=self.tokens_per_step,
+            packing=self.packing,
+            seed=self.seed,
+        )
+
+    @property
+    def validation_names(self) -> list[str]:
+        """Names of the held-out sources, in the order of the validation loaders."""
+        return list(self.held_out)
+
+    def accumulation(self, step: int) -> int:
+        """Micro-batches of each data-parallel rank in optimizer step ``step``."""
+        assert self.plan is not None
+        return accumulation(self.plan.stage(step), self.dealing.replicas)
 
     def setup(self, stage: str) -> None:
-        """Check the corpus against the model's tokenizer and set the trainer's gradient accumulation.
+        """Check the corpora against the model's tokenizer, lay out the run and set the trainer's accumulation.
 
         Raises:
-            UserError: another tokenizer made the corpus, the step does not divide over the devices, or the trainer
-                was told another accumulation.
+            UserError: another tokenizer made a corpus, the step does not divide over the devices, a source is repeated
+                too often, or the trainer was told another accumulation.
         """
         assert self.trainer is not None
         self._check_tokenizer()
-        if self.held_out is None:
+        if not self.held_out:
             self.trainer.limit_val_batches = 0
+        replicas, rank = self._replicas()
+        self.dealing = Dealing(rank, replicas, self._quadratic(), self.document_mask)
         if stage != "fit":
             return
-        replicas, _ = self._replicas()
-        needed = self.plan.micro_batches(replicas=replicas, micro_batch=self.micro_batch)
+        self._plan(self.trainer.max_steps)
+        assert self.plan is not None
+        needed = max(accumulation(span, replicas) for span in self.spans)
         asked = self.trainer.accumulate_grad_batches
         if asked not in (1, needed):
             raise UserError(
                 f"trainer.accumulate_grad_batches is {asked}, but {self.tokens_per_step} tokens per step need {needed} "
                 f"micro-batches of {self.micro_batch} x {self.sequence_length} on {replicas} device(s); leave it out"
             )
-        self.trainer.accumulate_grad_batches = needed
+        self.trainer.accumulate_grad_batches = self.accumulation(0)
+        self.counts = TokenCounts(self.plan, self._native_length())
+        self._check_repeats()
+
+    def _quadratic(self) -> float | None:
+        """Attention's cost of a pair of tokens by a token's linear work, from the model where it is known."""
+        if not self.balance:
+            return None
+        hidden = getattr(getattr(self.trainer, "lightning_module", None), "hidden_size", None) or 4096
+        return 1 / (6 * hidden)
+
+    def _native_length(self) -> int | None:
+        return getattr(getattr(self.trainer, "lightning_module", None), "native_length", None)
+
+    def _check_repeats(self) -> None:
+        assert self.plan is not None
+        assert self.trainer is not None
+        if self.trainer.max_steps < 1:
+            return
+        for part, tokens in zip(self.plan.parts, self.plan.planned_tokens(self.trainer.max_steps), strict=True):
+            epochs = tokens / part.documents.tokens
+            if epochs > self.mixture.max_epochs:
+                message = (
+                    f"source {part.label!r} would be seen {epochs:.1f} times: {tokens:,.0f} tokens are drawn from "
+                    f"{part.documents.tokens:,}, and max_epochs is {self.mixture.max_epochs:g}. Lower its weight (or "
+                    f"long_upsample), add documents, train less, or raise mixture.max_epochs"
+                )
+                if self.mixture.on_repeat == "error":
+                    raise UserError(message)
+                if self.trainer.is_global_zero:
+                    from lightning.pytorch.utilities import rank_zero_warn
+
+                    rank_zero_warn(message)
 
     def _check_tokenizer(self) -> None:
         module = getattr(self.trainer, "lightning_module", None)
@@ -102,7 +198,10 @@ class PretrainData(LightningDataModule):
             return
         from lit_long.data.tokenizer import load_tokenizer, tokenizer_fingerprint
 
-        self.corpus.check_tokenizer(tokenizer_fingerprint(load_tokenizer(name)), name)
+        fingerprint = tokenizer_fingerprint(load_tokenizer(name))
+        for part in [*self.parts, *self.held_out.values()]:
+            corpus: Any = part.documents.corpus
+            corpus.check_tokenizer(fingerprint, name)
 
     def _replicas(self) -> tuple[int, int]:
         """Number of data-parallel ranks, and this one's."""
@@ -113,57 +212,100 @@ class PretrainData(LightningDataModule):
     def train_dataloader(self) -> StepLoader:
         """Micro-batches of this rank for the whole run."""
         assert self.trainer is not None
-        replicas, rank = self._replicas()
+        assert self.plan is not None
         return StepLoader(
-            self.corpus,
             self.plan,
             steps=self.trainer.max_steps,
-            micro_batch=self.micro_batch,
-            rank=rank,
-            replicas=replicas,
+            dealing=self.dealing,
+            workers=self.workers,
+            ledger=self.ledger,
+            on_step=self._count,
         )
 
-    def val_dataloader(self) -> HeldOutLoader | list[Any]:
-        """The held-out sequences of this rank; none without a validation split."""
-        if self.held_out is None or self.held_out_plan is None:
-            return []
-        replicas, rank = self._replicas()
-        return HeldOutLoader(
-            self.held_out,
-            self.held_out_plan,
-            sequences=self.validation_sequences,
-            micro_batch=self.micro_batch,
-            rank=rank,
-            replicas=replicas,
+    def _count(self, step: int, rows: Sequence[Row]) -> None:
+        assert self.counts is not None
+        self.counts.add(rows)
+        self._delivered = step + 1
+
+    def val_dataloader(self) -> list[HeldOutLoader]:
+        """The held-out sequences of this rank, a loader a source; none without a validation split."""
+        return [
+            HeldOutLoader(
+                self._held_out_plan(part),
+                sequences=self.validation_sequences,
+                micro_batch=self.micro_batch,
+                dealing=self.dealing,
+            )
+            for part in self.held_out.values()
+        ]
+
+    def _held_out_plan(self, part: Part) -> StepPlan:
+        spans = LengthSchedule((Stage(sequence_length=self.sequence_length),)).spans(
+            steps=-1, tokens_per_step=self.sequence_length
         )
+        return StepPlan([part], spans=spans, tokens_per_step=self.sequence_length)
 
     def state_dict(self) -> dict[str, Any]:
-        """Identity of the data order, kept in checkpoints."""
-        return {"plan": self.plan.identity}
+        """Identity of the data order, where it is, and what was delivered."""
+        assert self.plan is not None
+        step = getattr(self, "_delivered", 0)
+        state: dict[str, Any] = {"plan": self.plan.identity, "step": step, "anchors": self.plan.anchors(step)}
+        return state | {"counts": self.counts.state() if self.counts is not None else None}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Refuse to resume on another data order.
+        """Go on where the checkpoint was; refuse to on another data order.
 
         Raises:
-            UserError: corpus, lengths or seed are not those of the checkpoint.
+            UserError: corpus, mixture, schedule, packing or seed are not those of the checkpoint.
         """
-        if state_dict["plan"] != self.plan.identity:
+        assert self.plan is not None
+        if state_dict["plan"] == self.plan.identity:
+            self.plan.restore(state_dict["anchors"])
+        elif not self.allow_changed_data:
             raise UserError(
-                "the checkpoint was trained on another data order: corpus, sequence_length, tokens_per_step or seed "
-                "differ. To start a new stage, export it (lit-long export) and set model: to that folder"
+                "the checkpoint was trained on another data order: corpus, mixture, schedule, packing, "
+                "tokens_per_step or seed differ. Restore them; or go on with the changed data at the same step "
+                "(documents may be seen again or never): data.allow_changed_data: true; or start a new stage: export "
+                "the checkpoint (lit-long export) and set model: to that folder"
             )
+        self._delivered = state_dict["step"]
+        if self.counts is not None and state_dict["counts"] is not None:
+            self.counts.load(state_dict["counts"])
+
+    def report(self) -> MixtureReport:
+        """Asked and achieved tokens of the run."""
+        assert self.plan is not None
+        assert self.trainer is not None
+        return mixture_report(self.plan, max(self.trainer.max_steps, 0), self.counts)
+
+    def imbalance(self, steps: int = 20) -> tuple[float, float]:
+        """Predicted time of steps over a perfectly even one, as rows come and as they are dealt (mean of ``steps``)."""
+        assert self.plan is not None
+        before, after, dealing = 0.0, 0.0, self.dealing
+        for step in range(steps):
+            rows, size = self.plan.step(step), self.plan.stage(step).micro_batch
+            costs = row_costs(rows, dealing.quadratic or 0.0, document_mask=self.document_mask)
+            before += imbalance(costs, in_order(len(rows), replicas=dealing.replicas, micro_batch=size))
+            after += imbalance(costs, dealing.deal(self.plan, step))
+        return before / steps, after / steps
 
     def describe(self) -> dict[str, Any]:
         """Plain facts about the data for the checkpoint and the model card."""
+        corpora: dict[str, Any] = {str(p.documents.corpus.path): p.documents.corpus for p in self.parts}
+        licenses = {str(c.info["license"]) for c in corpora.values() if c.info.get("license")}
         return {
             "tokens_per_step": self.tokens_per_step,
             "sequence_length": self.sequence_length,
             "micro_batch": self.micro_batch,
             "seed": self.seed,
+            "packing": self.packing,
+            "document_mask": self.document_mask,
+            "stages": [[span.first_step, span.sequence_length] for span in self.spans],
+            "mixture": {part.label: part.share for part in self.parts},
             "data": {
-                "name": self.corpus.name,
-                "tokens": self.corpus.tokens,
-                "documents": self.corpus.documents,
-                "license": self.corpus.info.get("license"),
+                "name": ", ".join(sorted({c.name for c in corpora.values()})),
+                "tokens": sum(part.documents.tokens for part in self.parts),
+                "documents": sum(len(part.documents) for part in self.parts),
+                "license": ", ".join(sorted(licenses)) or None,
             },
         }

@@ -1,115 +1,88 @@
-"""Packed batches, position by position; a token's value is its place in the stream, so a row tells its own truth."""
+"""Best fit, and batches token by token."""
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from lit_long.data import StepPlan, TokenCorpus
-from lit_long.data.packing import IGNORE, pack_batch, pack_row
-
-
-class Stream:
-    """A corpus whose token at position p is p."""
-
-    def __init__(self, lengths):
-        self.starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        self.tokens = int(self.starts[-1])
-
-    def read(self, start, stop):
-        assert 0 <= start <= stop <= self.tokens
-        return np.arange(start, stop)
-
-    def plan(self, sequence_length, sequences=2):
-        return StepPlan(self.starts, sequence_length=sequence_length, tokens_per_step=sequence_length * sequences)
+from lit_long.data.loader import assemble
+from lit_long.data.packing.batch import IGNORE
+from lit_long.data.packing.best_fit import best_fit, cut
+from tests.data.fakes import FakeCorpus, plan_of, spans_of
 
 
-def check_row(stream, start, inputs, positions, targets):
-    """By hand, one position after the other."""
-    ends = set(stream.starts[1:].tolist())
-    begins = set(stream.starts[:-1].tolist())
-    for i, token in enumerate(inputs.tolist()):
-        assert token == (start + i) % stream.tokens
-        assert targets[i] == (IGNORE if token + 1 in ends else token + 1)
-        restarts = i == 0 or token in begins
-        assert positions[i] == (0 if restarts else positions[i - 1] + 1)
+def pieces_of(lengths):
+    return np.array([[i, 0, n] for i, n in enumerate(lengths)], dtype=np.int64).reshape(-1, 3)
 
 
-@pytest.mark.parametrize(
-    "lengths",
-    [[5, 1, 17, 8, 1, 1, 3], [40], [1] * 23, [8, 8, 8], [3, 5], [9, 7], [1, 30]],
-    ids=["mixed", "one long", "only EOS", "exactly S", "shorter than S", "one over", "EOS first"],
-)
-@pytest.mark.parametrize("sequence_length", [2, 7, 8])
-def test_every_start(lengths, sequence_length):
-    stream = Stream(lengths)
-    plan = stream.plan(sequence_length)
-    for start in range(stream.tokens):
-        inputs, positions, targets, sizes = pack_row(stream, plan, start)
-        for part in (inputs, positions, targets):
-            assert part.shape == (sequence_length,)
-            assert part.dtype == torch.int64
-        check_row(stream, start, inputs, positions, targets)
-        assert sum(sizes) == sequence_length
-        assert int((targets != IGNORE).sum()) == plan.targets(start)
+@settings(max_examples=200, deadline=None)
+@given(lengths=st.lists(st.integers(1, 50), max_size=40), capacity=st.integers(1, 50))
+def test_cut_and_best_fit_hold_each_token_once(lengths, capacity):
+    full, short = cut(pieces_of(lengths), capacity)
+    assert all(end - begin == capacity for _, begin, end in full.tolist())
+    assert all(0 < end - begin < capacity for _, begin, end in short.tolist())
+    rows = best_fit(short, capacity)
+    assert all(sum(end - begin for _, begin, end in row.tolist()) <= capacity for row in rows)
+    found = [(d, t) for row in [*rows, full] for d, begin, end in row.tolist() for t in range(begin, end)]
+    assert sorted(found) == [(d, t) for d, n in enumerate(lengths) for t in range(n)]
 
 
-def test_known_row():
-    stream = Stream([3, 1, 6])
-    inputs, positions, targets, sizes = pack_row(stream, stream.plan(8), 5)  # to the end of the ring and on
-    assert inputs.tolist() == [5, 6, 7, 8, 9, 0, 1, 2]
-    assert positions.tolist() == [0, 1, 2, 3, 4, 0, 1, 2]
-    assert targets.tolist() == [6, 7, 8, 9, IGNORE, 1, 2, IGNORE]
-    assert sizes == [5, 3]
-    inputs, _, targets, sizes = pack_row(stream, stream.plan(8), 0)  # cut inside a document: the target stays
-    assert inputs.tolist()[-1] == 7
-    assert targets.tolist() == [1, 2, IGNORE, IGNORE, 5, 6, 7, 8]
-    assert sizes == [3, 1, 4]
+def simple_best_fit(lengths, capacity):
+    """The definition: longest first, into the fullest row with room."""
+    rooms = []
+    for length in sorted(lengths, reverse=True):
+        fitting = [i for i, room in enumerate(rooms) if room >= length]
+        if fitting:
+            rooms[min(fitting, key=lambda i: rooms[i])] -= length
+        else:
+            rooms.append(capacity - length)
+    return sorted(rooms)
 
 
-def test_batch():
-    stream = Stream([5, 1, 17, 8, 1, 1, 3])
-    plan = stream.plan(8)
-    starts = [0, 30, 4]
-    batch = pack_batch(stream, plan, starts, step_target_weight=20.0)
-    assert set(batch) == {
-        "input_ids",
-        "position_ids",
-        "target_ids",
-        "cu_seqlens",
-        "max_seqlen",
-        "step_target_weight",
-    }
-    for name in ("input_ids", "position_ids", "target_ids"):
-        assert batch[name].shape == (3, 8)
-        assert batch[name].dtype == torch.int64
-    for row, start in enumerate(starts):
-        check_row(stream, start, batch["input_ids"][row], batch["position_ids"][row], batch["target_ids"][row])
-    bounds = batch["cu_seqlens"].tolist()
-    assert batch["cu_seqlens"].dtype == torch.int32
-    # a boundary wherever positions restart, and nowhere else
-    assert bounds == [*torch.nonzero(batch["position_ids"].flatten() == 0).flatten().tolist(), 24]
-    assert batch["max_seqlen"] == max(np.diff(bounds))
-    assert batch["step_target_weight"] == 20.0
+@settings(max_examples=200, deadline=None)
+@given(lengths=st.lists(st.integers(1, 30), max_size=60))
+def test_best_fit_is_best_fit_decreasing(lengths):
+    rows = best_fit(pieces_of(lengths), 30)
+    rooms = sorted(30 - int((row[:, 2] - row[:, 1]).sum()) for row in rows)
+    assert rooms == simple_best_fit(lengths, 30)
 
 
-def test_real_corpus(corpus_dir):
-    corpus = TokenCorpus(corpus_dir)
-    plan = StepPlan(corpus.starts, sequence_length=512, tokens_per_step=1024)
-    eos = corpus.info["tokenizer"]["eos_token_id"]
-    stream = corpus.read(0, corpus.tokens)
-    for step in range(plan.sequences_per_epoch // 2):
-        refs = plan.step(step)
-        batch = pack_batch(corpus, plan, [ref.start for ref in refs], step_target_weight=1.0)
-        for row, ref in enumerate(refs):
-            places = (ref.start + np.arange(512)) % corpus.tokens
-            following = stream[(places + 1) % corpus.tokens]
-            expected = np.where(stream[places] == eos, IGNORE, following)
-            assert batch["input_ids"][row].tolist() == stream[places].tolist()
-            assert batch["target_ids"][row].tolist() == expected.tolist()
-
-
-def test_default_dtype_does_not_matter():
-    torch.set_default_dtype(torch.float64)
-    stream = Stream([3, 9])
-    batch = pack_batch(stream, stream.plan(4), [1], step_target_weight=1.0)
-    assert batch["target_ids"].dtype == batch["position_ids"].dtype == torch.int64
+@pytest.mark.parametrize("packing", ["concat", "best_fit", "single"])
+@pytest.mark.parametrize("document_mask", [True, False])
+def test_batches_token_by_token(packing, document_mask):
+    lengths = [5, 1, 17, 8, 30, 1, 1, 3]
+    corpus = FakeCorpus(lengths)  # tokens are their own places in the stream
+    plan = plan_of([corpus], packing=packing, length=8, sequences=4)
+    last = set((corpus.starts[1:] - 1).tolist())
+    for step in range(12):
+        rows = plan.step(step)
+        batch = assemble(plan, rows, 1.0, document_mask)
+        assert batch["input_ids"].shape == batch["position_ids"].shape == batch["target_ids"].shape == (4, 8)
+        assert {batch[k].dtype for k in ("input_ids", "position_ids", "target_ids")} == {torch.int64}
+        expected_lengths = []
+        for number, row in enumerate(rows):
+            place = 0
+            for _, document, begin, end in spans_of([row]):
+                start = int(corpus.starts[document])
+                for token in range(start + begin, start + end):
+                    assert batch["input_ids"][number, place] == token
+                    target = IGNORE if token in last else token + 1
+                    assert batch["target_ids"][number, place] == target
+                    if document_mask:
+                        assert batch["position_ids"][number, place] == token - start - begin
+                    place += 1
+                expected_lengths.append(end - begin)
+            if place < 8:
+                expected_lengths.append(8 - place)
+                assert (batch["target_ids"][number, place:] == IGNORE).all()
+                assert (batch["input_ids"][number, place:] == 0).all()  # the corpus's EOS
+                if document_mask:
+                    assert batch["position_ids"][number, place:].tolist() == list(range(8 - place))
+        if not document_mask:
+            expected_lengths = [8] * 4
+            assert batch["position_ids"].tolist() == [list(range(8))] * 4
+        assert batch["cu_seqlens"].dtype == torch.int32
+        assert batch["cu_seqlens"].diff().tolist() == expected_lengths
+        assert batch["max_seqlen"] == max(expected_lengths)
+        assert int((batch["target_ids"] != IGNORE).sum()) == plan.step_targets(step)

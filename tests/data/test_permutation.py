@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from lit_long.data.permutation import permuted, seed_of
+from lit_long.data.permutation import permuted, permuted_range, seed_of
 
 SIZES = sorted({1, 2, 3, 5, 6, 7, 100, 1000} | {2**k + d for k in range(1, 12) for d in (-1, 0, 1)} - {0})
 
@@ -77,3 +77,11 @@ def test_known_values_and_other_processes():
             check=True,
         )
         assert out.stdout.strip() == str(known)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 10, 1000, 65_537, 10**9, 2**40])
+def test_a_range_at_once_is_the_same_as_one_by_one(size):
+    first = size // 3
+    stop = min(size, first + 300)
+    expected = [permuted(index, size, 11) for index in range(first, stop)]
+    assert permuted_range(first, stop, size, 11).tolist() == expected

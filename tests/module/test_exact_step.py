@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
 
-from lit_long.data import PretrainData
+from lit_long.data import PretrainData, TokenCorpus
 from lit_long.module import LongContextModule
 from lit_long.optim import OptimizerSettings
 from lit_long.rope import ABF, scale_rope
@@ -29,10 +29,11 @@ class Losses(pl.Callback):
             self.losses.append(float(trainer.callback_metrics["loss"]))
 
 
-def train(corpus, model_dir, *, micro_batch, steps=3, **module):
+def train(corpus, model_dir, *, micro_batch, steps=3, data_options=None, **module):
     pl.seed_everything(3)
     watch = Losses()
-    data = PretrainData(corpus=str(corpus), sequence_length=256, tokens_per_step=1024, micro_batch=micro_batch, seed=5)
+    options = {"sequence_length": 256, "tokens_per_step": 1024, "seed": 5} | (data_options or {})
+    data = PretrainData(corpus=str(corpus), micro_batch=micro_batch, **options)
     options = {"context_length": 256, "rope": ABF(), "optimizer": OptimizerSettings(warmup_steps=2, learning_rate=1e-3)}
     lit = LongContextModule(model=str(model_dir), **(options | module))
     trainer = pl.Trainer(
@@ -50,22 +51,28 @@ def train(corpus, model_dir, *, micro_batch, steps=3, **module):
     return lit, data, watch
 
 
-def test_gradient_is_the_token_mean_of_stock_transformers(corpus_dir, tiny_model_dir):
-    _, data, watch = train(corpus_dir, tiny_model_dir, micro_batch=2, steps=1)
+@pytest.mark.parametrize("document_mask", [True, False])
+@pytest.mark.parametrize("packing", ["concat", "best_fit", "single"])
+def test_gradient_is_the_token_mean_of_stock_transformers(corpus_dir, tiny_model_dir, packing, document_mask):
+    options = {"packing": packing, "document_mask": document_mask, "workers": 2}
+    _, data, watch = train(corpus_dir, tiny_model_dir, micro_batch=2, steps=1, data_options=options)
     reference = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
     config = scale_rope(copy.deepcopy(reference.config), ABF(), 256)
     reference = AutoModelForCausalLM.from_pretrained(
         tiny_model_dir, config=config, dtype=torch.float64, attn_implementation="eager"
     )
+    corpus = TokenCorpus(corpus_dir)
     total, count = torch.zeros((), dtype=torch.float64), 0
-    for ref in data.plan.step(0):  # every piece of a document alone, through stock code
-        for start, stop in data.plan.pieces(ref.start):
-            index = int((data.plan.starts <= start).sum()) - 1
-            more = int(stop < data.plan.starts[index + 1])
-            tokens = torch.from_numpy(data.corpus.read(start, stop + more))
-            logits = reference(input_ids=tokens[None, : stop - start]).logits[0]
+    for row in data.plan.step(0):
+        documents = [torch.tensor(corpus.document(d)[a : b + 1]).long() for d, a, b in row.pieces.tolist()]
+        inputs = [tokens[: b - a] for tokens, (_, a, b) in zip(documents, row.pieces.tolist(), strict=True)]
+        if document_mask:  # every piece of a document alone, through stock code
+            logits = [reference(input_ids=ids[None]).logits[0] for ids in inputs]
+        else:  # the row as one text
+            logits = reference(input_ids=torch.cat(inputs)[None]).logits[0].split([len(ids) for ids in inputs])
+        for tokens, out in zip(documents, logits, strict=True):
             targets = tokens[1:]
-            total = total + F.cross_entropy(logits[: len(targets)], targets, reduction="sum")
+            total = total + F.cross_entropy(out[: len(targets)], targets, reduction="sum")
             count += len(targets)
     (total / count).backward()
     assert count == data.plan.step_targets(0)
