@@ -15,6 +15,7 @@ from lit_long.data.packing import Packing
 from lit_long.data.packing.row import Row
 from lit_long.data.plan import StepPlan, accumulation
 from lit_long.data.schedule import LengthSchedule, Stage, StageSpan
+from lit_long.data.stage_switch import StageSwitch
 from lit_long.errors import UserError
 
 
@@ -157,7 +158,7 @@ class PretrainData(LightningDataModule):
                 f"trainer.accumulate_grad_batches is {asked}, but {self.tokens_per_step} tokens per step need {needed} "
                 f"micro-batches of {self.micro_batch} x {self.sequence_length} on {replicas} device(s); leave it out"
             )
-        self.trainer.accumulate_grad_batches = self.accumulation(0)
+        StageSwitch.attach(self.trainer, self)
         self.counts = TokenCounts(self.plan, self._native_length())
         self._check_repeats()
 
