@@ -2,13 +2,16 @@
 
 import io
 import json
+import re
+from pathlib import Path
 
+import jsonargparse
 import pytest
 import yaml
 
 from lit_long.cli import prepare_progress
 from lit_long.data import TokenCorpus
-from lit_long.data.prepare import Progress
+from lit_long.data.prepare import PrepareConfig, Progress
 from lit_long.entry import main
 
 
@@ -117,3 +120,14 @@ def test_progress_lines_where_no_terminal_is(monkeypatch):
         "about 30 s left"
     )
     assert "10,500,000 tokens (500,000/s)" in lines[2]
+
+
+def test_the_configuration_of_the_docs_can_be_given():
+    page = (Path(__file__).parents[2] / "docs" / "data" / "prepare.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(PrepareConfig, "prepare")
+    given = parser.parse_object({"prepare": yaml.safe_load(block)}).prepare
+    assert [source.kind for source in given.sources] == ["auto", "auto", "repositories", "auto"]
+    assert given.sources[1].id_field is None
+    assert given.max_bad_rows == 0
