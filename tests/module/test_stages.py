@@ -156,6 +156,20 @@ def test_a_killed_run_goes_on_exactly_in_every_stage(tiny_model_dir, tmp_path, s
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("stages", [VARIED, [*VARIED[:1], (256, None, 1)]])
+def test_a_finished_run_has_nothing_left_to_do(tiny_model_dir, tmp_path, stages):
+    ropes = ROPES[-len(stages) :]
+    first = module(tiny_model_dir, ropes)
+    fit(first, tmp_path, stages, interval=8)
+    again = module(tiny_model_dir, ropes)
+    trainer, watch = fit(again, tmp_path, stages, ckpt="last", interval=8)
+    assert not watch.batches
+    assert trainer.global_step == STEPS
+    assert sorted(metrics(tmp_path, "loss")) == list(range(STEPS))
+    for a, b in zip(first.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
 def test_a_resume_may_change_the_micro_batches(tiny_model_dir, tmp_path):
     fit(module(tiny_model_dir), tmp_path / "straight", VARIED)
     fit(module(tiny_model_dir), tmp_path / "cut", CONSTANT, stop=5)
