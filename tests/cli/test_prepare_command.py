@@ -127,7 +127,7 @@ def test_the_configuration_of_the_docs_can_be_given():
     (block,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(PrepareConfig, "prepare")
-    given = parser.parse_object({"prepare": yaml.safe_load(block)}).prepare
+    given = parser.instantiate_classes(parser.parse_object({"prepare": yaml.safe_load(block)})).prepare
     assert [source.kind for source in given.sources] == ["auto", "auto", "repositories", "auto"]
     assert given.sources[1].id_field is None
     assert given.max_bad_rows == 0
