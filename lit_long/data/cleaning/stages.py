@@ -5,6 +5,7 @@ Rules come first, because they are cheap and leave less to compare; exact before
 hash instead of 112 for each word. The number of tasks is that of the items, so no result depends on the processes.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +63,12 @@ def cleaning_stages(work: Work, tasks: int) -> list[Stage]:
     near_signature = [LongSignature(str(folder / "near/signatures"), minhash, words)] if minhash else []
     kept = [WriteKept(folder)]
 
-    rules = _rules(config, folder, words)
     filtered, unique = folder / "filtered", folder / "unique"
     if exact:
         tail = [WriteStage(filtered), ExactDedupSignature(str(folder / "exact/signatures"), exact)]
     else:
         tail = [WriteStage(filtered), *near_signature] if minhash else kept
-    stages = [Stage("clean-filter", [ReadItem(work), *rules, *tail], tasks)]
+    stages = [Stage("clean-filter", [ReadItem(work), *rules(config, folder, words), *tail], tasks)]
     if exact:
         dropped = WriteDropped(folder, "exact_duplicates")
         find = ExactFindDedups(str(folder / "exact/signatures"), str(folder / "exact/found"), exact)
@@ -90,7 +90,9 @@ def cleaning_stages(work: Work, tasks: int) -> list[Stage]:
             Stage("clean-near-clusters", [cluster], 1),
             Stage("clean-near-drop", [before, labels, drop, stay, *kept], tasks),
         ]
-    return [*stages, Stage("clean-report", [WriteReport(work)], 1)]
+    stages.append(Stage("clean-report", [WriteReport(work)], 1))
+    # the marks of what is done lie where it was done, so that both go together, whoever runs the stages
+    return [replace(stage, logs=folder / "logs") for stage in stages]
 
 
 def minhash_config(near: NearDuplicates) -> Any:
@@ -104,17 +106,17 @@ def minhash_config(near: NearDuplicates) -> Any:
     )
 
 
-def _rules(config: CleanConfig, folder: Path, words: UnicodeWords) -> list[PipelineStep]:
-    """Language, then quality in the order given."""
-    rules: list[PipelineStep] = []
+def rules(config: CleanConfig, folder: Path, words: UnicodeWords) -> list[PipelineStep]:
+    """datatrove's filters: language, then quality in the order given; what they drop is noted in ``folder``."""
+    filters: list[PipelineStep] = []
     if config.languages:
-        rules.append(KeepLanguages(config.languages, config.language_threshold, WriteDropped(folder, "languages")))
+        filters.append(KeepLanguages(config.languages, config.language_threshold, WriteDropped(folder, "languages")))
     for name in config.quality:
         writer = WriteDropped(folder, name)
         if name == "gopher_quality":  # its upper limit of 100,000 words would drop the documents that we are here for
-            rules.append(GopherQualityFilter(max_doc_words=None, exclusion_writer=writer, language=words))
+            filters.append(GopherQualityFilter(max_doc_words=None, exclusion_writer=writer, language=words))
         elif name == "gopher_repetition":
-            rules.append(GopherRepetitionFilter(exclusion_writer=writer, language=words))
+            filters.append(GopherRepetitionFilter(exclusion_writer=writer, language=words))
         else:
-            rules.append(FineWebQualityFilter(exclusion_writer=writer, language=words))
-    return rules
+            filters.append(FineWebQualityFilter(exclusion_writer=writer, language=words))
+    return filters

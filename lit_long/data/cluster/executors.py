@@ -23,7 +23,8 @@ def make_executors(stages: Sequence[Stage], kind: Kind, *, logs: str | Path, **o
     Args:
         stages: of :func:`lit_long.data.cluster.prepare.prepare_stages`.
         kind: local (processes of this machine), slurm or ray.
-        logs: folder for datatrove's logs; on Slurm and Ray one that all machines see.
+        logs: folder for datatrove's logs of stages that have none of their own; on Slurm and Ray one that all
+            machines see.
         options: the executor's own, such as ``workers`` everywhere, or ``partition``, ``time``, ``qos``,
             ``mem_per_cpu_gb``, ``venv_path`` on Slurm; the same for all stages.
 
@@ -47,7 +48,7 @@ def make_executors(stages: Sequence[Stage], kind: Kind, *, logs: str | Path, **o
             executor(
                 pipeline=stage.steps,
                 tasks=stage.tasks,
-                logging_dir=str(Path(logs).absolute() / stage.name),
+                logging_dir=str((stage.logs or Path(logs).absolute()) / stage.name),
                 skip_completed=not stage.repeatable,
                 **own,
             )

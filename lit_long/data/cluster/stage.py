@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -15,6 +16,7 @@ class Stage:
         name: of its folder of logs.
         steps: datatrove ``PipelineStep``s.
         tasks: how many tasks share the work; each is told its rank.
+        logs: folder of datatrove's logs and completion marks; None: where the executors' caller says.
         repeatable: the steps themselves know what is done, so datatrove's completion marks are not asked.
     """
 
@@ -22,3 +24,4 @@ class Stage:
     steps: list[Callable[..., Any]]
     tasks: int
     repeatable: bool = False
+    logs: Path | None = None
