@@ -6,6 +6,7 @@ accumulation count and data-parallel strategies average over ranks; both are mul
 """
 
 import time
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -16,9 +17,10 @@ from lit_long.errors import UserError
 from lit_long.model.build import BuiltModel, ModelSpec, build_model, native_config
 from lit_long.model.forward import check_output_layer, next_token_loss, unwrapped
 from lit_long.model.lora import LoraSettings, plain_lora_config
+from lit_long.model.rope_stages import RopeStages
 from lit_long.optim import OptimizerSettings, adamw, reapply, schedule
 from lit_long.record import checkpoint_record
-from lit_long.rope import NoScaling, RopeGeometry, RopeScaling, scale_rope, verify_rope
+from lit_long.rope import NoScaling, RopeScaling
 
 PRECISIONS = ("32-true", "bf16-mixed")
 
@@ -33,6 +35,8 @@ class LongContextModule(LightningModule):
         tokenizer: Hub id or folder of the tokenizer that is exported with the model; default: ``model``.
         revision: Hub revision of the base model.
         rope: how positions are extended; default: as they are in the base model.
+        rope_schedule: instead of ``rope``: one method for each stage of the data's ``schedule``, switched at the
+            stage's first step. The last is what the run ends with.
         optimizer: AdamW and its schedule.
         lora: low-rank adapters instead of full training.
         attention: ``packed`` (documents do not see each other, memory linear in length) or ``sdpa`` (transformers').
@@ -52,6 +56,7 @@ class LongContextModule(LightningModule):
         tokenizer: str | None = None,
         revision: str | None = None,
         rope: RopeScaling | None = None,
+        rope_schedule: list[RopeScaling] | None = None,
         optimizer: OptimizerSettings | None = None,
         lora: LoraSettings | None = None,
         attention: Literal["packed", "sdpa"] = "packed",
@@ -59,11 +64,15 @@ class LongContextModule(LightningModule):
         loss_chunk_size: int = 1024,
     ) -> None:
         super().__init__()
+        if rope is not None and rope_schedule is not None:
+            raise UserError("give model.rope, or model.rope_schedule (one method for each stage), and not both")
+        if rope_schedule is not None and not rope_schedule:
+            raise UserError("model.rope_schedule is empty; give one method for each stage, or model.rope")
         self.spec = ModelSpec(
             model=model,
             model_config=model_config,
             revision=revision,
-            rope=rope if rope is not None else NoScaling(),
+            rope=rope_schedule[-1] if rope_schedule else rope if rope is not None else NoScaling(),
             context_length=context_length,
             attention=attention,
             lora=lora,
@@ -79,10 +88,10 @@ class LongContextModule(LightningModule):
         self._seconds_before = 0.0  # spent before a resume
         self.strict_loading = lora is None  # adapter checkpoints leave the frozen base out
         # before anything is downloaded or allocated: does this rope fit this model?
-        base = native_config(self.spec)
-        scale_rope(base, self.spec.rope, context_length)
+        config = native_config(self.spec)
+        self.positions = RopeStages(self.spec, config, rope_schedule)
         # what the data wants to know: cost of attention beside the rest of a layer, and which documents are long
-        self.hidden_size, self.native_length = int(base.hidden_size), RopeGeometry.from_config(base).native_length
+        self.hidden_size, self.native_length = int(config.hidden_size), self.positions.native.native_length
 
     # -- building ---------------------------------------------------------------------------------------------------
     def configure_model(self) -> None:
@@ -94,7 +103,9 @@ class LongContextModule(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with the schedule over ``trainer.max_steps`` optimizer steps."""
         optimizer = adamw(self.model.parameters(), self.optimizer_settings)
-        scheduler = schedule(optimizer, self.optimizer_settings, self._steps())
+        spans = getattr(getattr(self.trainer, "datamodule", None), "spans", ())
+        later = [span.first_step for span in spans[1:]]
+        scheduler = schedule(optimizer, self.optimizer_settings, self._steps(), later)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _steps(self) -> int:
@@ -107,23 +118,29 @@ class LongContextModule(LightningModule):
         """Refuse settings that would make the run silently wrong.
 
         Raises:
-            UserError: a precision that rounds positions, or data longer than the context the model is scaled for.
+            UserError: a precision that rounds positions, data longer than the context the model is scaled for, or a
+                rope schedule that does not fit the data's.
         """
         precision = self.trainer.precision
         if precision not in PRECISIONS:
             why = "rounds rotary positions to 8 bits" if precision == "bf16-true" else "is not supported"
             raise UserError(f"trainer.precision is {precision!r}, which {why}; use one of {list(PRECISIONS)}")
-        length = getattr(getattr(self.trainer, "datamodule", None), "sequence_length", None)
+        data = getattr(self.trainer, "datamodule", None)
+        length = getattr(data, "sequence_length", None)
         if length is not None and length > self.spec.context_length:
             raise UserError(
                 f"data.sequence_length is {length}, beyond model.context_length {self.spec.context_length}; "
                 f"raise model.context_length (and rope with it) or shorten the sequences"
             )
+        if stage == "fit":
+            self.positions.plan(getattr(data, "spans", ()))
+        self._steps_before = 0
 
     def on_fit_start(self) -> None:
         """On the live module, on its device: positions as the formula says, logits as the loss assumes."""
         assert self.built is not None
-        report = verify_rope(self.model, self.spec.rope, self.built.native, self.spec.context_length)
+        report = self.positions.prove(self.model)
+        self.positions.switch(self.model, self.positions.at(self._steps_before - 1))
         check_output_layer(self.model)
         trainable = sum(p.numel() for p in self.parameters() if p.requires_grad)
         total = sum(p.numel() for p in self.parameters())
@@ -137,6 +154,14 @@ class LongContextModule(LightningModule):
         self._started = time.monotonic()
         optimizer, scheduler = self.optimizers(), self.lr_schedulers()
         reapply(optimizer.optimizer, scheduler, self.optimizer_settings)  # type: ignore[arg-type, union-attr]
+
+    def on_train_batch_start(self, batch: dict[str, Any], batch_index: int) -> None:
+        """Switch positions at the first step of a stage."""
+        self.positions.switch(self.model, self.positions.at(self.trainer.global_step))
+
+    def rope_parameters_at(self, step: int) -> dict[str, Any]:
+        """transformers' ``rope_parameters`` in optimizer step ``step`` (0-based) of the run."""
+        return self.positions.parameters_at(step)
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> torch.Tensor:
         """Loss of a packed micro-batch, scaled so that the step's gradient is the exact token mean."""
@@ -193,8 +218,9 @@ class LongContextModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the record that export and evaluate rebuild the model from; leave frozen base weights out."""
         assert self.built is not None
+        live = self.positions.live  # in the middle of a run, not the positions that it will end with
         checkpoint["lit_long"] = checkpoint_record(
-            spec=self.spec,
+            spec=replace(self.spec, rope=live.scaling, context_length=live.context_length),
             config=unwrapped(self.model).config,
             native=self.built.native,
             tokenizer=self.tokenizer_name,
@@ -208,7 +234,7 @@ class LongContextModule(LightningModule):
             checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that the checkpoint is of this run, and count its micro-batches in this run's units.
+        """Check that the checkpoint is of this run, and take its positions.
 
         Raises:
             UserError: the checkpoint was trained with other positions or another data order, so that going on would
@@ -217,28 +243,11 @@ class LongContextModule(LightningModule):
         record = checkpoint.get("lit_long")
         if record is None:
             raise UserError("the checkpoint is not one of lit-long; start from weights with model: FOLDER instead")
-        rope = record["rope"]
-        mine: dict[str, Any] = {"method": self.spec.rope.name, "options": self.spec.rope.options()}
-        mine |= {"context_length": self.spec.context_length}
-        for key, value in mine.items():
-            if rope[key] != value:
-                raise UserError(
-                    f"the checkpoint was trained with rope {key} = {rope[key]!r}, this run asks for {value!r}. "
-                    f"To start a new stage from it, export it (lit-long export) and set model: to that folder"
-                )
+        self._steps_before = int(checkpoint["global_step"])
+        stage = self.positions.of_checkpoint(record["rope"], steps=self._steps_before, fitting=self.trainer.training)
+        self.positions.switch(self.model, stage)
         if self.spec.lora is not None:
             trained = {name for name, p in self.named_parameters() if p.requires_grad}
             if trained != set(checkpoint["state_dict"]):
                 raise UserError("the checkpoint's trained tensors are not those of this run; check model.lora")
         self._seconds_before = float(record["training"].get("seconds", 0.0))
-        if "loops" in checkpoint:
-            self._recount(checkpoint)
-
-    def _recount(self, checkpoint: dict[str, Any]) -> None:
-        """Lightning counts micro-batches; with another number of devices a step has another number of them."""
-        done = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
-        loops = checkpoint["loops"]["fit_loop"]
-        for counts in (loops["epoch_loop.batch_progress"]["current"], loops["epoch_loop.batch_progress"]["total"]):
-            # the state in which ModelCheckpoint saves: all but the last count of the last batch
-            counts.update(dict.fromkeys(counts, done), completed=max(0, done - 1))
-        loops["epoch_loop.state_dict"]["_batches_that_stepped"] = max(0, checkpoint["global_step"] - 1)

@@ -5,7 +5,7 @@ Llama 2 Long: 2,000 warm-up steps, peak 2e-5 (7B, 13B) or 1e-5 (34B, 70B) for co
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +22,8 @@ class OptimizerSettings:
         learning_rate: peak learning rate.
         warmup_steps: optimizer steps of linear warm-up.
         final_lr_ratio: learning rate at the last step, as a share of the peak.
+        rewarm_steps: optimizer steps over which the rate comes back to the schedule at the start of each later stage of
+            the data's schedule; 0: it goes on as if nothing had happened.
         betas: AdamW's two decay rates.
         eps: AdamW's epsilon.
         weight_decay: decoupled weight decay of matrices; vectors (norms, biases) have none.
@@ -30,6 +32,7 @@ class OptimizerSettings:
     learning_rate: float = 2e-5
     warmup_steps: int = 2000
     final_lr_ratio: float = 0.1
+    rewarm_steps: int = 0
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-5
     weight_decay: float = 0.1
@@ -39,19 +42,34 @@ class OptimizerSettings:
             raise UserError(f"optimizer.learning_rate is {self.learning_rate}; it must be above 0")
         if self.warmup_steps < 0:
             raise UserError(f"optimizer.warmup_steps is {self.warmup_steps}; it must be 0 or more")
+        if self.rewarm_steps < 0:
+            raise UserError(f"optimizer.rewarm_steps is {self.rewarm_steps}; it must be 0 or more")
         if not 0 <= self.final_lr_ratio <= 1:
             raise UserError(f"optimizer.final_lr_ratio is {self.final_lr_ratio}; it must be between 0 and 1")
 
 
-def lr_factor(step: int, *, steps: int, warmup_steps: int, final_lr_ratio: float) -> float:
+def lr_factor(
+    step: int,
+    *,
+    steps: int,
+    warmup_steps: int,
+    final_lr_ratio: float,
+    rewarm_steps: int = 0,
+    stage_starts: Sequence[int] = (),
+) -> float:
     """Share of the peak learning rate at optimizer step ``step`` (0-based) of ``steps``.
 
-    Linear from 1/warmup_steps to 1, then half a cosine from 1 to ``final_lr_ratio`` at the last step.
+    Linear from 1/warmup_steps to 1, then half a cosine from 1 to ``final_lr_ratio`` at the last step. In the first
+    ``rewarm_steps`` steps from each of ``stage_starts`` (first steps of the later stages, ascending), that value is
+    multiplied by a line from 1/rewarm_steps to 1.
     """
     if step < warmup_steps:
-        return (step + 1) / warmup_steps
-    progress = min(1.0, (step - warmup_steps) / max(1, steps - 1 - warmup_steps))
-    return final_lr_ratio + (1 - final_lr_ratio) * 0.5 * (1 + math.cos(math.pi * progress))
+        factor = (step + 1) / warmup_steps
+    else:
+        progress = min(1.0, (step - warmup_steps) / max(1, steps - 1 - warmup_steps))
+        factor = final_lr_ratio + (1 - final_lr_ratio) * 0.5 * (1 + math.cos(math.pi * progress))
+    since = min((step - start for start in stage_starts if start <= step), default=rewarm_steps)
+    return factor * (since + 1) / rewarm_steps if since < rewarm_steps else factor
 
 
 def adamw(parameters: Iterable[nn.Parameter], settings: OptimizerSettings) -> torch.optim.AdamW:
@@ -70,12 +88,28 @@ def adamw(parameters: Iterable[nn.Parameter], settings: OptimizerSettings) -> to
 
 
 def schedule(
-    optimizer: torch.optim.Optimizer, settings: OptimizerSettings, steps: int
+    optimizer: torch.optim.Optimizer, settings: OptimizerSettings, steps: int, stage_starts: Sequence[int] = ()
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """The learning-rate schedule over ``steps`` optimizer steps."""
+    """The learning-rate schedule over ``steps`` optimizer steps; ``stage_starts`` as in :func:`lr_factor`.
+
+    Raises:
+        UserError: the rate is to come back at later stages, and there are none.
+    """
+    if settings.rewarm_steps and not stage_starts:
+        raise UserError(
+            f"optimizer.rewarm_steps is {settings.rewarm_steps}, but the data has no later stage; leave it out, or "
+            f"give data.schedule at least two stages"
+        )
 
     def factor(step: int) -> float:
-        return lr_factor(step, steps=steps, warmup_steps=settings.warmup_steps, final_lr_ratio=settings.final_lr_ratio)
+        return lr_factor(
+            step,
+            steps=steps,
+            warmup_steps=settings.warmup_steps,
+            final_lr_ratio=settings.final_lr_ratio,
+            rewarm_steps=settings.rewarm_steps,
+            stage_starts=stage_starts,
+        )
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 

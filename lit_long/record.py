@@ -92,6 +92,7 @@ def _training(optimizer: OptimizerSettings, trainer: Any) -> dict[str, Any]:
         "learning_rate": optimizer.learning_rate,
         "warmup_steps": optimizer.warmup_steps,
         "final_lr_ratio": optimizer.final_lr_ratio,
+        "rewarm_steps": optimizer.rewarm_steps,
         "weight_decay": optimizer.weight_decay,
         "betas": list(optimizer.betas),
         "eps": optimizer.eps,

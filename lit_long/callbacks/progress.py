@@ -13,6 +13,9 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from lit_long.callbacks.stage_line import stage_line
+from lit_long.data.schedule import stage_at
+
 
 class StepProgress(ProgressBar):
     """Progress in optimizer steps, on stderr.
@@ -27,7 +30,8 @@ class StepProgress(ProgressBar):
         self._enabled = True
         self._console = Console(file=sys.stderr)
         self._bar: Progress | None = None
-        self._first_step = 0
+        self._first_step = self._step = 0
+        self._stage = -1
         self._began = self._last_line = 0.0
 
     @property
@@ -50,7 +54,8 @@ class StepProgress(ProgressBar):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the bar at the step that the run starts or resumes at."""
-        self._first_step = trainer.global_step
+        self._first_step = self._step = trainer.global_step
+        self._stage = -1
         self._began = self._last_line = time.monotonic()
         if self._first_step:
             self.print(f"resumed at step {self._first_step} of {trainer.max_steps}")
@@ -68,12 +73,26 @@ class StepProgress(ProgressBar):
             self._bar.start()
             self._bar.add_task("fit", total=trainer.max_steps, completed=self._first_step, metrics="")
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Say which stage begins, where the data has several."""
+        data: Any = getattr(trainer, "datamodule", None)
+        spans = getattr(data, "spans", ())
+        if not self._enabled or len(spans) < 2:
+            return
+        span = stage_at(spans, trainer.global_step)
+        if span.index != self._stage:
+            self._stage = span.index
+            rope = getattr(pl_module, "rope_parameters_at", None)
+            accumulation = data.accumulation(trainer.global_step)
+            self.print(stage_line(span, stages=len(spans), accumulation=accumulation, rope=rope))
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Advance after each optimizer step."""
-        if not self._enabled or (batch_idx + 1) % trainer.accumulate_grad_batches:
+        if not self._enabled or trainer.global_step == self._step:
             return
+        self._step = trainer.global_step
         text = self._metrics(trainer)
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=trainer.global_step, metrics=text)

@@ -15,6 +15,7 @@ from lit_long.data.packing import Packing
 from lit_long.data.packing.row import Row
 from lit_long.data.plan import StepPlan, accumulation
 from lit_long.data.schedule import LengthSchedule, Stage, StageSpan
+from lit_long.data.stage_switch import StageSwitch
 from lit_long.errors import UserError
 
 
@@ -148,6 +149,8 @@ class PretrainData(LightningDataModule):
         self.dealing = Dealing(rank, replicas, self._quadratic(), self.document_mask)
         if stage != "fit":
             return
+        if self.trainer.max_steps < 1:
+            raise UserError("trainer.max_steps is not set; a run has a fixed number of optimizer steps, e.g. 100000")
         self._plan(self.trainer.max_steps)
         assert self.plan is not None
         needed = max(accumulation(span, replicas) for span in self.spans)
@@ -157,7 +160,7 @@ class PretrainData(LightningDataModule):
                 f"trainer.accumulate_grad_batches is {asked}, but {self.tokens_per_step} tokens per step need {needed} "
                 f"micro-batches of {self.micro_batch} x {self.sequence_length} on {replicas} device(s); leave it out"
             )
-        self.trainer.accumulate_grad_batches = self.accumulation(0)
+        StageSwitch.attach(self.trainer, self)
         self.counts = TokenCounts(self.plan, self._native_length())
         self._check_repeats()
 
@@ -174,8 +177,6 @@ class PretrainData(LightningDataModule):
     def _check_repeats(self) -> None:
         assert self.plan is not None
         assert self.trainer is not None
-        if self.trainer.max_steps < 1:
-            return
         for part, tokens in zip(self.plan.parts, self.plan.planned_tokens(self.trainer.max_steps), strict=True):
             epochs = tokens / part.documents.tokens
             if epochs > self.mixture.max_epochs:
@@ -276,7 +277,7 @@ class PretrainData(LightningDataModule):
         """Asked and achieved tokens of the run."""
         assert self.plan is not None
         assert self.trainer is not None
-        return mixture_report(self.plan, max(self.trainer.max_steps, 0), self.counts)
+        return mixture_report(self.plan, self.trainer.max_steps, self.counts)
 
     def imbalance(self, steps: int = 20) -> tuple[float, float]:
         """Predicted time of steps over a perfectly even one, as rows come and as they are dealt (mean of ``steps``)."""

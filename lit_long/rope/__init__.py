@@ -1,7 +1,8 @@
 """RoPE scaling: methods by formula, applied to a Hugging Face config, proved on the live model.
 
 Order of use: ``RopeGeometry.from_config`` (remember the native model), ``scale_rope`` (before weights are loaded),
-``verify_rope`` (on the live model). Imports torch, never transformers. ``docs/rope.md`` is the guide.
+``verify_rope`` (on the live model); between stages of training, ``switch_rope``. Imports torch, never transformers.
+``docs/rope.md`` is the guide.
 """
 
 from lit_long.rope.apply import scale_rope
@@ -14,6 +15,7 @@ from lit_long.rope.methods.no_scaling import NoScaling
 from lit_long.rope.methods.ntk import NTK
 from lit_long.rope.methods.yarn import YaRN
 from lit_long.rope.registry import rope_method, rope_methods
+from lit_long.rope.switch import switch_rope
 from lit_long.rope.verify import RopeMismatchError, RopeReport, verify_rope
 
 __all__ = [
@@ -31,5 +33,6 @@ __all__ = [
     "rope_method",
     "rope_methods",
     "scale_rope",
+    "switch_rope",
     "verify_rope",
 ]

@@ -69,7 +69,7 @@ def verify_rope(model: nn.Module, scaling: RopeScaling, native: RopeGeometry, co
     last = context_length - 1
     positions = sorted({0, min(1, last), native.native_length - 1, min(native.native_length, last), last // 2, last})
     frequency_errors, rotation_errors = [], []
-    for name, module, inv_freq in _rotary_modules(model):
+    for name, module, inv_freq in rotary_modules(model):
         frequency_errors.append(_check_buffer(name, inv_freq, expected, tolerance))
         scale = getattr(module, "attention_scaling", attention_factor)
         if abs(float(scale) - attention_factor) > 1e-6 * attention_factor:
@@ -99,7 +99,7 @@ _REBUILD = (
 )
 
 
-def _rotary_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module, Tensor]]:
+def rotary_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module, Tensor]]:
     """Name, module and frequencies of each rotary module; own attributes only, since wrappers forward lookups."""
     for name, module in model.named_modules():
         own = dict(module.named_buffers(recurse=False)) | vars(module)

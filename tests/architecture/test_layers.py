@@ -16,14 +16,15 @@ ALLOWED = {
     "attention": {"rope"},
     "model": {"rope", "attention", "loss"},
     "data": set(),
+    "flops": {"data"},
     "evaluation": {"attention", "data", "model"},
     "record": {"model", "optim", "rope"},
     "module": {"model", "loss", "optim", "rope", "record"},
-    "callbacks": {"data", "model", "evaluation", "attention", "rope", "loss", "module"},
+    "callbacks": {"data", "model", "evaluation", "attention", "rope", "loss", "module", "flops"},
     "entry": {"cli"},
     "cli": {"rope", "attention", "loss", "model", "data", "module", "evaluation", "callbacks", "optim", "loggers"},
 }
-LIGHTNING_SHELL = ("module.py", "loggers.py", "data/pretrain.py", "callbacks/", "cli/fit.py")
+LIGHTNING_SHELL = ("module.py", "loggers.py", "data/pretrain.py", "data/stage_switch.py", "callbacks/", "cli/fit.py")
 FILES = sorted((ROOT / "lit_long").rglob("*.py"))
 
 

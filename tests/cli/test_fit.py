@@ -49,7 +49,9 @@ def test_every_recipe_parses_and_prints_its_configuration(name, capsys):
     arguments = [part for path in [*overlays, ROOT / name] for part in ("--config", str(path))]
     assert main(["fit", *arguments, "--print_config"]) == 0
     printed = yaml.safe_load(capsys.readouterr().out)
-    assert printed["data"]["init_args"]["sequence_length"] <= printed["model"]["context_length"]
+    data = printed["data"]["init_args"]
+    stages = data["schedule"]["stages"] if data.get("schedule") else [data]
+    assert max(stage["sequence_length"] for stage in stages) <= printed["model"]["context_length"]
     assert printed["trainer"]["max_steps"] > 0
 
 

@@ -49,7 +49,7 @@ def test_each_arm_is_one_short_overlay(data_of):
     for name in ARMS[1:]:
         assert arms[name][0] == pytest.approx({"manuals": 0.5, "code": 0.5})
     assert arms["c_no_long"][1] == 0
-    assert arms["d_upsample_long"][1] == pytest.approx(0.8)
+    assert arms["d_upsample_long"][1] == pytest.approx(0.87)
     assert 0 < arms["b_base_mix"][1] < arms["d_upsample_long"][1]
     for name in ARMS:
         lines = (RECIPES / f"ablations/data_mix/{name}.yaml").read_text().splitlines()

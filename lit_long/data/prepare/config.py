@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass, field
 
 from lit_long.data.cleaning.config import CleanConfig
-from lit_long.data.sources import MAX_DOCUMENT_BYTES, Source
+from lit_long.data.sources import Source
 from lit_long.errors import UserError
 
 SPLITS = ("train", "held_out")
@@ -25,8 +25,8 @@ class PrepareConfig:
             ``OUTPUT.cleaned``, and needs the extra ``clean``.
         max_bad_rows: rows that may be left out because they are no documents (no JSON, no text, ...); each is named in
             ``bad_rows.jsonl`` in the corpus folder. One more is an error.
-        max_document_bytes: a longer document (bytes of UTF-8) is a bad row. Tokenising takes about 25 bytes of memory
-            for each of its bytes.
+        max_document_bytes: a longer document (bytes of UTF-8) is a bad row; default 64 MiB. Tokenising takes about 100
+            bytes of memory for each of its bytes, so each process needs up to 6.4 GB for a document of that size.
         processes: how many tokenise at once, each on one core; default: the cores that this process may use.
         item_bytes: raw text behind each file of the corpus; default: from the inputs' size, 1 to 128 MiB.
 
@@ -42,7 +42,7 @@ class PrepareConfig:
     license: str | None = None
     clean: CleanConfig | None = None
     max_bad_rows: int = 0
-    max_document_bytes: int = MAX_DOCUMENT_BYTES
+    max_document_bytes: int = 64 << 20
     processes: int | None = None
     item_bytes: int | None = None
 

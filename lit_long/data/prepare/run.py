@@ -173,7 +173,7 @@ def _tally(work: _Work, done: dict[int, dict[str, Any]], progress: Callable[[Pro
     return Tally(
         work.store,
         done,
-        total_bytes=plan["bytes"] if plan else work.facts.raw_bytes,
+        total_bytes=plan["bytes"] if plan else work.facts.raw_bytes if work.cleaning is None else None,
         max_bad_rows=config.max_bad_rows,
         doubled=doubled,
         progress=progress,

@@ -1,4 +1,8 @@
-"""Parquet: cut into ranges of rows by the files' footers; a worker reads the needed columns of its row groups only."""
+"""Parquet: cut into ranges of rows by the files' footers; a worker reads the needed columns of its row group only.
+
+A page of a Parquet file can only be read whole, so a worker holds one page of texts (1 MB as a rule; writers that put
+thousands of long texts into a page make it gigabytes) and decodes the pages before its rows, too.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext

@@ -1,8 +1,8 @@
 """Units of work: from sources to items of about the same size, without parsing, and from an item to documents.
 
 Where items begin and end depends on the sources, ``item_bytes`` and ``max_document_bytes`` alone, so any number of
-processes or machines may share them, and a run that was killed finds the same items again. The main process does a few
-hundred MB a second of this (benchmarks in the docs); it holds one item in memory.
+processes or machines may share them, and a run that was killed finds the same items again. One item is in memory at a
+time.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,6 +1,6 @@
 """One entry of ``sources:`` in the YAML of ``lit-long prepare``."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from lit_long.data.sources.files import base_name
@@ -63,13 +63,20 @@ class Source:
             raise UserError(f"source {self.place}: kind {self.kind!r}; give auto, files, repository or repositories")
         if self.hub is not None and self.kind != "auto":
             raise UserError(f"source {self.hub}: kind {self.kind!r} is for a path; leave it out with hub")
-        if self.path is not None:
-            given = {"subset": self.subset, "revision": self.revision, "max_documents": self.max_documents}
-            if only_hub := [key for key, value in given.items() if value is not None]:
-                raise UserError(f"source {self.path}: {', '.join(only_hub)} is for hub, not for a path")
+        if self.path is not None and (given := self._given("subset", "split", "revision", "max_documents")):
+            raise UserError(f"source {self.path}: {given} is for hub, not for a path")
+        if self.kind not in ("repository", "repositories") and (
+            given := self._given("file_suffixes", "max_file_bytes")
+        ):
+            raise UserError(f"source {self.place}: {given} is for kind: repository or repositories, found {self.kind}")
         for key in ("max_documents", "max_file_bytes"):
             if (value := getattr(self, key)) is not None and value < 1:
                 raise UserError(f"source {self.place}: {key} is {value}; give 1 or more")
+
+    def _given(self, *keys: str) -> str:
+        """Those of the keys that do not have their default."""
+        defaults = {field.name: field.default for field in fields(self)}
+        return ", ".join(key for key in keys if getattr(self, key) != defaults[key])
 
     @property
     def place(self) -> str:

@@ -223,6 +223,9 @@ def test_ids_and_licenses(tmp_path, records):
         ({"path": "a", "kind": "repo"}, "kind 'repo'; give auto, files, repository or repositories"),
         ({"hub": "a", "kind": "repository"}, "kind 'repository' is for a path"),
         ({"path": "a", "subset": "b", "max_documents": 3}, "subset, max_documents is for hub, not for a path"),
+        ({"path": "a", "split": "test"}, "split is for hub, not for a path"),
+        ({"path": "a", "max_file_bytes": 3}, "max_file_bytes is for kind: repository or repositories, found auto"),
+        ({"hub": "a", "file_suffixes": (".py",)}, "file_suffixes is for kind: repository or repositories"),
         ({"hub": "a", "max_documents": 0}, "max_documents is 0; give 1 or more"),
     ],
 )

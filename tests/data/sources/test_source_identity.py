@@ -41,7 +41,7 @@ def test_every_change_of_the_content_is_another_input(folder, kind):
     def facts():
         if kind == "hub":
             return describe_inputs([Source(hub=str(folder))])
-        return described(folder, kind=kind, file_suffixes=(".jsonl", ".txt"))
+        return described(folder, kind=kind, **({} if kind == "files" else {"file_suffixes": (".jsonl", ".txt")}))
 
     seen = [facts()]
     assert facts() == seen[0]
@@ -65,8 +65,8 @@ def test_settings_that_change_the_documents_are_part_of_it(folder, options):
     assert described(folder, **options) != described(folder)
 
 
-def test_settings_of_repositories_do_not_touch_files(folder):
-    assert described(folder, max_file_bytes=5) == described(folder)
+def test_settings_of_repositories_are_part_of_theirs_only(folder):
+    assert "file_suffixes" not in described(folder)[0]["settings"]
     repositories = [described(folder, kind="repositories", max_file_bytes=n) for n in (5, 50)]
     assert repositories[0] != repositories[1]
 

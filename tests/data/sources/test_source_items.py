@@ -127,6 +127,24 @@ def test_items_gather_small_files_and_cut_large_ones_but_never_mix_sources(tmp_p
     assert again == items
 
 
+@pytest.mark.parametrize("chunk", [1, 50, 1000, 1 << 20])
+def test_items_are_the_same_plain_and_compressed_whatever_the_buffer(tmp_path, pack, monkeypatch, chunk):
+    monkeypatch.setattr(jsonl_module, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(streams_module, "CHUNK_BYTES", chunk)
+    lengths = [30, *[20] * 30, 900, *[20] * 60, 700, 20, 20, 55, 900]
+    data = b"".join(b"x" * (length - 1) + b"\n" for length in lengths)
+    expected, size, first = [], 0, 1
+    for number, length in enumerate(lengths, 1):
+        size += length
+        if size >= 50 or number == len(lengths):
+            expected.append((first, size))
+            size, first = 0, number + 1
+    for suffix, packed in pack.items():
+        (tmp_path / f"a{suffix}").write_bytes(packed(data))
+        items = plan_items([Source(path=str(tmp_path / f"a{suffix}"))], item_bytes=50)
+        assert [(part.first, part.size) for item in items for part in item.parts] == expected
+
+
 def test_sources_are_checked_before_the_first_item(tmp_path):
     good, bad = Source(path=str(tmp_path / "a.txt")), Source(path=str(tmp_path / "nothing"))
     (tmp_path / "a.txt").write_text("x")
