@@ -1,8 +1,8 @@
 """Words for datatrove's blocks, in any script, without a model or a download.
 
 datatrove takes spaCy's rules for English and one of a dozen other packages for other languages, which is heavy for a
-count of words. Here a word is a run of letters and digits, joined by marks such as those in ``can't``, ``file.c`` or ``a@b``;
-one character of a script that is written without spaces; or a run of other visible characters.
+count of words. Here a word is a run of letters and digits, joined by marks such as those in ``can't``, ``file.c`` or
+``a@b``; one character of a script that is written without spaces; or a run of other visible characters.
 """
 
 import regex
