@@ -63,8 +63,9 @@ def module(model, ropes=ROPES, **options):
     return LongContextModule(**({"model": model and str(model)} | options))
 
 
-def trainer_of(folder, *callbacks, interval=None, clip=1.0):
+def trainer_of(folder, *callbacks, interval=None, clip=1.0, precision="32-true"):
     return pl.Trainer(
+        precision=precision,
         accelerator="cpu",
         max_steps=STEPS,
         logger=JSONLLogger(save_dir=str(folder)),
@@ -137,6 +138,16 @@ def test_flops_in_the_metrics_are_those_of_the_documents(tiny_model_dir, tmp_pat
         pairs = rows_ * sum(n * (n + 1) // 2 for n in (length // 3, length - length // 3))
         total += 6 * weights * 1024 + 12 * pairs * 2 * 2 * 32  # 2 layers of 2 heads of width 32
         assert metrics(tmp_path, "flops")[step] == pytest.approx((total,), rel=1e-6)  # logged in float32
+
+
+def test_the_share_of_the_peak_is_logged_where_it_is_known(tiny_model_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr("lit_long.callbacks.throughput.peak_flops", lambda device: 1e12)
+    fit(module(tiny_model_dir), tmp_path / "full", VARIED)
+    assert not metrics_of(tmp_path / "full", "mfu")  # the peak is that of bfloat16
+    trainer = trainer_of(tmp_path / "half", precision="bf16-mixed")
+    trainer.fit(module(tiny_model_dir), StagedData(VARIED))
+    assert metrics_of(tmp_path / "half", "mfu") == metrics_of(tmp_path / "half", "tflops_per_second")
+    assert len(metrics_of(tmp_path / "half", "mfu")) == STEPS
 
 
 @pytest.mark.parametrize("stop", [2, 4, 5, 7, 9])
