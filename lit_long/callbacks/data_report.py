@@ -24,15 +24,17 @@ class DataReport(Callback):
     def __init__(self, *, every_n_steps: int = 1000) -> None:
         self.every_n_steps = every_n_steps
         self._written = -1
+        self._folder: str | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the plan: asked tokens, passes over each source, padding, evenness over devices."""
+        self._folder = trainer.log_dir  # asked by every rank, because rank 0 broadcasts it
         data: Any = getattr(trainer, "datamodule", None)
         if not isinstance(data, PretrainData) or not trainer.is_global_zero:
             return
         report = data.report()
         pl_module.print(_summary(report, data))
-        self._write(trainer, report)
+        self._write(report)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -50,12 +52,12 @@ class DataReport(Callback):
         data: Any = getattr(trainer, "datamodule", None)
         if isinstance(data, PretrainData) and trainer.is_global_zero:
             self._written = trainer.global_step
-            self._write(trainer, data.report())
+            self._write(data.report())
 
-    def _write(self, trainer: Trainer, report: MixtureReport) -> None:
-        if trainer.log_dir is None:
+    def _write(self, report: MixtureReport) -> None:
+        if self._folder is None:
             return
-        folder = Path(trainer.log_dir)
+        folder = Path(self._folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "data_report.md").write_text("# Data of this run\n\n" + to_markdown(report), encoding="utf-8")
         (folder / "data_report.json").write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")

@@ -35,6 +35,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--max-bad-rows", type=int, metavar="N", help="rows that may be left out", default=SUPPRESS)
     parser.add_argument("--processes", type=int, metavar="N", help="default: all cores", default=SUPPRESS)
     parser.add_argument("--discard-unfinished", action="store_true", help="do not go on with an earlier run's work")
+    parser.add_argument(
+        "--executor", choices=["local"], help="run as datatrove tasks, as on many machines (docs/data/many_machines.md)"
+    )
+    parser.add_argument("--tasks", type=int, metavar="N", help="with --executor: number of tasks", default=SUPPRESS)
     parser.add_argument("--report", metavar="CORPUS", help="do not prepare; report the document lengths of a corpus")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -53,12 +57,33 @@ def run(args: Namespace) -> int:
     config = _config(args)
     try:
         with shown() as progress:
-            result = prepare(config, progress, discard_unfinished=args.discard_unfinished)
+            if args.executor:
+                result = _by_tasks(config, args)
+            else:
+                result = prepare(config, progress, discard_unfinished=args.discard_unfinished, cleaning=_cleaning)
     except KeyboardInterrupt:
         print("lit-long: what is done is kept; the same command goes on from there", file=sys.stderr)
         raise
     print(json.dumps(asdict(result), indent=2) if args.json else _summary(result))
     return 0
+
+
+def _by_tasks(config: "PrepareConfig", args: Namespace) -> "PrepareResult":
+    from dataclasses import replace
+
+    from lit_long.data.cluster import launch, prepare_executors
+    from lit_long.data.prepare import finish
+
+    tasks = getattr(args, "tasks", config.cores)
+    one = replace(config, processes=1)  # the tasks are the processes
+    launch(prepare_executors(one, kind="local", tasks=tasks, workers=config.cores), _cleaning)
+    return replace(finish(config), reused=False)
+
+
+def _cleaning(stage: str, done: int, tasks: int) -> None:
+    import sys
+
+    print(f"{stage}: {done} of {tasks} tasks", file=sys.stderr)
 
 
 def _summary(result: "PrepareResult") -> str:
@@ -73,6 +98,8 @@ def _summary(result: "PrepareResult") -> str:
     if result.bad_rows:
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in result.bad_rows.items())
         lines.append(f"  left out: {sum(result.bad_rows.values()):,} bad rows ({kinds}); see bad_rows.jsonl there")
+    for reason, documents in result.excluded.items():
+        lines.append(f"  left out: {documents:,} documents ({reason}); see excluded.jsonl there")
     for reason, files in result.skipped_files.items():
         lines.append(f"  left out: {files:,} files ({reason})")
     return "\n".join(lines)

@@ -1,8 +1,9 @@
-"""Which part of a mixture the n-th draw comes from, and how many it gave before: exact, in O(parts), without state.
+"""Which part of a mixture the n-th draw comes from, and how many it gave before: exact, in O(log parts), without state.
 
-The parts are a chain: of n draws the first part has L(n) = floor(n * w / (sum of weights) + 1/2), the rest of the chain
-the other n - L(n), and so on. L grows by 0 or 1 with n, so draw n belongs to the first part where L(n + 1) > L(n). Each
-part is within about one draw of its exact share at every n: shares hold from the first step on, not on average.
+The parts are the leaves of a binary tree. Of n draws, a node's left half has L(n) = floor(n * w / W + 1/2), w and W
+being the weights of its left half and of all its parts; the right half has the other n - L(n). L grows by 0 or 1 with
+n, so draw n goes left where L(n + 1) > L(n). Each level adds at most half a draw of error: shares hold from the first
+step on, not on average.
 """
 
 from collections.abc import Sequence
@@ -16,27 +17,34 @@ class Allocation:
 
     def __init__(self, weights: Sequence[float]) -> None:
         total = sum(weights)
-        self._weights = [max(1, round(weight / total * _SCALE)) for weight in weights]
-        self._rest = list(accumulate(reversed(self._weights)))[::-1]  # weight of the part and all after it
+        scaled = [max(1, round(weight / total * _SCALE)) for weight in weights]
+        self._parts = len(scaled)
+        self._before = [0, *accumulate(scaled)]
 
     def counts(self, draws: int) -> list[int]:
         """Draws that each part has among the first ``draws``."""
-        counts = []
-        for weight, rest in zip(self._weights, self._rest, strict=True):
-            taken = _share(draws, weight, rest)
-            counts.append(taken)
-            draws -= taken
-        return counts
+        return self._divide(draws, 0, self._parts)
+
+    def _divide(self, draws: int, first: int, stop: int) -> list[int]:
+        if stop - first == 1:
+            return [draws]
+        left = self._left(draws, first, stop)
+        middle = (first + stop) // 2
+        return self._divide(left, first, middle) + self._divide(draws - left, middle, stop)
 
     def locate(self, draw: int) -> tuple[int, int]:
         """Part of the ``draw``-th draw (0-based), and the number of draws which that part had before."""
-        for part, (weight, rest) in enumerate(zip(self._weights, self._rest, strict=True)):
-            taken = _share(draw, weight, rest)
-            if _share(draw + 1, weight, rest) > taken:
-                return part, taken
-            draw -= taken
-        raise AssertionError("the last part takes every draw that comes to it")
+        first, stop = 0, self._parts
+        while stop - first > 1:
+            left, middle = self._left(draw, first, stop), (first + stop) // 2
+            if self._left(draw + 1, first, stop) > left:
+                draw, stop = left, middle
+            else:
+                draw, first = draw - left, middle
+        return first, draw
 
-
-def _share(draws: int, weight: int, rest: int) -> int:
-    return (2 * draws * weight + rest) // (2 * rest) if weight < rest else draws
+    def _left(self, draws: int, first: int, stop: int) -> int:
+        """Draws of the left half of parts first..stop-1, rounded to the nearest."""
+        left = self._before[(first + stop) // 2] - self._before[first]
+        total = self._before[stop] - self._before[first]
+        return (2 * draws * left + total) // (2 * total)

@@ -149,6 +149,8 @@ class PretrainData(LightningDataModule):
         self.dealing = Dealing(rank, replicas, self._quadratic(), self.document_mask)
         if stage != "fit":
             return
+        if self.trainer.max_steps < 1:
+            raise UserError("trainer.max_steps is not set; a run has a fixed number of optimizer steps, e.g. 100000")
         self._plan(self.trainer.max_steps)
         assert self.plan is not None
         needed = max(accumulation(span, replicas) for span in self.spans)
@@ -175,8 +177,6 @@ class PretrainData(LightningDataModule):
     def _check_repeats(self) -> None:
         assert self.plan is not None
         assert self.trainer is not None
-        if self.trainer.max_steps < 1:
-            return
         for part, tokens in zip(self.plan.parts, self.plan.planned_tokens(self.trainer.max_steps), strict=True):
             epochs = tokens / part.documents.tokens
             if epochs > self.mixture.max_epochs:
@@ -277,7 +277,7 @@ class PretrainData(LightningDataModule):
         """Asked and achieved tokens of the run."""
         assert self.plan is not None
         assert self.trainer is not None
-        return mixture_report(self.plan, max(self.trainer.max_steps, 0), self.counts)
+        return mixture_report(self.plan, self.trainer.max_steps, self.counts)
 
     def imbalance(self, steps: int = 20) -> tuple[float, float]:
         """Predicted time of steps over a perfectly even one, as rows come and as they are dealt (mean of ``steps``)."""

@@ -61,7 +61,7 @@ class StageSwitch(Callback):
                 "manual optimization cannot follow; give the stages micro_batch sizes of as many tokens"
             )
         interval = trainer.val_check_interval
-        if isinstance(interval, int) and interval % self._most:
+        if trainer.limit_val_batches and isinstance(interval, int) and interval % self._most:
             below = interval // self._most * self._most
             fitting = f"{below} or {below + self._most}" if below else str(self._most)
             raise UserError(

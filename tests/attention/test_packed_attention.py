@@ -10,10 +10,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from lit_long.attention import PACKED, packed_attention, use_packed_attention
-from lit_long.data import StepPlan, TokenCorpus
-from lit_long.data.packing import pack_batch
+from lit_long.data import TokenCorpus
 from lit_long.errors import UserError
 from lit_long.model.forward import hidden_states
+from tests.data.fakes import packed_at
 
 TINY = {
     "vocab_size": 4096,
@@ -53,9 +53,8 @@ def build(name, attention="sdpa", dtype=torch.float64, **changes):
 def batch(corpus_dir):
     """Two rows of 96 real tokens; the second holds ends of documents: the short one of the corpus, and the ring's."""
     corpus = TokenCorpus(corpus_dir)
-    plan = StepPlan(corpus.starts, sequence_length=96, tokens_per_step=192)
     short_end = corpus.tokens
-    batch = pack_batch(corpus, plan, [int(corpus.starts[1]) - 40, short_end - 7], step_target_weight=1.0)
+    batch = packed_at(corpus, [int(corpus.starts[1]) - 40, short_end - 7], 96, weight=1.0)
     third = torch.zeros(96, dtype=torch.int64)  # and many documents, one of a single token
     cuts = [0, 1, 20, 21, 50, 96]
     tokens = torch.from_numpy(corpus.read(1000, 1096))

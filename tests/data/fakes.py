@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from lit_long.data.documents import DocumentSet, Selection
+from lit_long.data.loader import assemble
 from lit_long.data.mixture import Part
+from lit_long.data.packing.row import Row
 from lit_long.data.plan import StepPlan
 from lit_long.data.schedule import LengthSchedule, Stage
 
@@ -55,3 +57,12 @@ def positions_of(plan, rows):
         start = int(plan.parts[number].documents.corpus.starts[document])
         found[number] += range(start + begin, start + end)
     return found
+
+
+def packed_at(corpus, starts, length, **options):
+    """A packed batch of a corpus' sequences that begin at ``starts`` of its stream, taken as a ring."""
+    parts = [part(corpus)]
+    spans = LengthSchedule((Stage(sequence_length=length),)).spans(steps=-1, tokens_per_step=length)
+    plan = StepPlan(parts, spans=spans, tokens_per_step=length)
+    rows = [Row(0, 0, length, parts[0].documents.pieces(start, length)) for start in starts]
+    return assemble(plan, rows, **options)

@@ -7,7 +7,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from lit_long.data.schedule import LengthSchedule, Stage
 from lit_long.errors import UserError
-from lit_long.flops import causal_pairs, megatron_flops, megatron_run_flops, model_flops
+from lit_long.flops import causal_pairs, megatron_flops, megatron_run_flops, model_flops, peak_flops
 from lit_long.model.lora import LoraSettings, add_lora
 
 TOKENS_PER_STEP = 4_194_304
@@ -115,3 +115,17 @@ def test_pairs_of_documents():
     assert int(causal_pairs({"input_ids": ids})) == 2 * 21
     million = torch.tensor([0, 1 << 20], dtype=torch.int32)
     assert int(causal_pairs({"input_ids": ids, "cu_seqlens": million})) == (1 << 19) * ((1 << 20) + 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989.5e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", None),
+    ],
+)
+def test_peaks_are_known_or_left_out(monkeypatch, name, peak):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    assert peak_flops(torch.device("cuda", 0)) == peak
+    assert peak_flops(torch.device("cpu")) is None

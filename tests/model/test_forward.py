@@ -7,10 +7,11 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from lit_long.attention import use_packed_attention
-from lit_long.data import StepPlan, TokenCorpus
-from lit_long.data.packing import IGNORE, pack_batch
+from lit_long.data import TokenCorpus
+from lit_long.data.packing.batch import IGNORE
 from lit_long.errors import UserError
 from lit_long.model.forward import check_output_layer, hidden_states, next_token_loss, unwrapped
+from tests.data.fakes import packed_at
 
 TINY = {
     "vocab_size": 128,
@@ -35,8 +36,7 @@ def build(name, dtype=torch.float32, **changes):
 @pytest.fixture(scope="module")
 def batch(corpus_dir):
     corpus = TokenCorpus(corpus_dir)
-    plan = StepPlan(corpus.starts, sequence_length=48, tokens_per_step=96)
-    return pack_batch(corpus, plan, [int(corpus.starts[1]) - 20, corpus.tokens - 9], step_target_weight=93.0)
+    return packed_at(corpus, [int(corpus.starts[1]) - 20, corpus.tokens - 9], 48, weight=93.0)
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen3", "gpt_neox"])

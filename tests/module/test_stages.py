@@ -63,8 +63,9 @@ def module(model, ropes=ROPES, **options):
     return LongContextModule(**({"model": model and str(model)} | options))
 
 
-def trainer_of(folder, *callbacks, interval=None, clip=1.0):
+def trainer_of(folder, *callbacks, interval=None, clip=1.0, precision="32-true"):
     return pl.Trainer(
+        precision=precision,
         accelerator="cpu",
         max_steps=STEPS,
         logger=JSONLLogger(save_dir=str(folder)),
@@ -139,6 +140,16 @@ def test_flops_in_the_metrics_are_those_of_the_documents(tiny_model_dir, tmp_pat
         assert metrics(tmp_path, "flops")[step] == pytest.approx((total,), rel=1e-6)  # logged in float32
 
 
+def test_the_share_of_the_peak_is_logged_where_it_is_known(tiny_model_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr("lit_long.callbacks.throughput.peak_flops", lambda device: 1e12)
+    fit(module(tiny_model_dir), tmp_path / "full", VARIED)
+    assert not metrics_of(tmp_path / "full", "mfu")  # the peak is that of bfloat16
+    trainer = trainer_of(tmp_path / "half", precision="bf16-mixed")
+    trainer.fit(module(tiny_model_dir), StagedData(VARIED))
+    assert metrics_of(tmp_path / "half", "mfu") == metrics_of(tmp_path / "half", "tflops_per_second")
+    assert len(metrics_of(tmp_path / "half", "mfu")) == STEPS
+
+
 @pytest.mark.parametrize("stop", [2, 4, 5, 7, 9])
 def test_a_killed_run_goes_on_exactly_in_every_stage(tiny_model_dir, tmp_path, stop):
     names = ("loss", "grad_norm", "lr", "flops", "tokens", "stage")
@@ -153,6 +164,20 @@ def test_a_killed_run_goes_on_exactly_in_every_stage(tiny_model_dir, tmp_path, s
     assert watch.batches == {step: n for step, n in expected.items() if step >= stop - 1}
     assert watch.validated == [step for step in (2, 4, 6, 8) if step > stop - 1]
     for a, b in zip(straight.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("stages", [VARIED, [*VARIED[:1], (256, None, 1)]])
+def test_a_finished_run_has_nothing_left_to_do(tiny_model_dir, tmp_path, stages):
+    ropes = ROPES[-len(stages) :]
+    first = module(tiny_model_dir, ropes)
+    fit(first, tmp_path, stages, interval=8)
+    again = module(tiny_model_dir, ropes)
+    trainer, watch = fit(again, tmp_path, stages, ckpt="last", interval=8)
+    assert not watch.batches
+    assert trainer.global_step == STEPS
+    assert sorted(metrics(tmp_path, "loss")) == list(range(STEPS))
+    for a, b in zip(first.parameters(), again.parameters(), strict=True):
         assert torch.equal(a, b)
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -21,34 +22,46 @@ from lit_long.data.prepare.config import SPLITS, PrepareConfig, PrepareResult, S
 from lit_long.data.prepare.store import DeadEndError, Store
 from lit_long.errors import UserError
 
+_CLEANING = ("documents", "kept", "excluded", "sources", "versions")  # of its report, for corpus.json
+
 
 def assemble(
-    config: PrepareConfig, store: Store, abouts: dict[int, dict[str, Any]], *, key: str, tokenizer: dict[str, Any]
+    config: PrepareConfig,
+    store: Store,
+    abouts: dict[int, dict[str, Any]],
+    *,
+    key: str,
+    tokenizer: dict[str, Any],
+    cleaning: dict[str, Any] | None = None,
 ) -> PrepareResult:
     """Put the items together in ``store.corpus`` and move that to the output.
 
     Args:
-        config: what was asked for.
+        config: what was asked for, with the sources that were read.
         store: the work, all items done.
         abouts: what is known about each item, in order.
         key: identity of inputs and settings, for the corpus to be used again.
         tokenizer: the entry of corpus.json.
+        cleaning: the report of the cleaning, if there was one; its bad rows and left-out files are the corpus'.
 
     Raises:
         UserError: held-out ids that no document has, no document left (both a ``DeadEndError``), files that are gone.
         OSError: the folder cannot be written.
     """
     _check(config, abouts)
-    bad_rows = [row for about in abouts.values() for row in about["bad_rows"]]
+    before = cleaning or {"bad_rows": [], "skipped": []}
+    bad_rows = [*before["bad_rows"], *(row for about in abouts.values() for row in about["bad_rows"])]
     result = PrepareResult(config.output, False)
     result.bad_rows = dict(sorted(Counter(row["kind"] for row in bad_rows).items()))
-    result.skipped_files = _skipped(abouts)
+    result.skipped_files = _skipped([*before["skipped"], *(s for about in abouts.values() for s in about["skipped"])])
+    result.excluded = cleaning["excluded"] if cleaning else {}
     shared = {
         "license": config.license or _licenses(iter(abouts.values())),
         "tokenizer": tokenizer,
         "inputs": key,
         "bad_rows": result.bad_rows,
         "skipped_files": result.skipped_files,
+        "cleaning": cleaning and {name: cleaning[name] for name in _CLEANING},
         "versions": {"lit-long": __version__, **{name: version(name) for name in ("tokenizers", "pyarrow")}},
     }
     store.corpus.mkdir(exist_ok=True)
@@ -64,6 +77,8 @@ def assemble(
             out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in bad_rows)
             out.flush()
             os.fsync(out.fileno())
+    if cleaning:
+        shutil.copyfile(cleaning["excluded_file"], store.corpus / "excluded.jsonl")
     for folder in (*(store.corpus / split for split in result.splits), store.corpus):
         _sync(folder)
     os.replace(store.corpus, config.output)
@@ -162,11 +177,10 @@ def _histogram(parts: list[dict[str, Any]]) -> dict[str, list[int]]:
     return {str(bound): counts for bound, counts in sorted(whole.items())}
 
 
-def _skipped(abouts: dict[int, dict[str, Any]]) -> dict[str, int]:
+def _skipped(entries: list[dict[str, Any]]) -> dict[str, int]:
     files: Counter[str] = Counter()
-    for about in abouts.values():
-        for entry in about["skipped"]:
-            files[entry["reason"]] += entry["files"]
+    for entry in entries:
+        files[entry["reason"]] += entry["files"]
     return dict(sorted(files.items()))
 
 

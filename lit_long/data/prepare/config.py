@@ -3,7 +3,8 @@
 import os
 from dataclasses import dataclass, field
 
-from lit_long.data.sources import MAX_DOCUMENT_BYTES, Source
+from lit_long.data.cleaning.config import CleanConfig
+from lit_long.data.sources import Source
 from lit_long.errors import UserError
 
 SPLITS = ("train", "held_out")
@@ -20,10 +21,12 @@ class PrepareConfig:
         name: name of the corpus in reports; default: the folder's name.
         held_out: ids of documents that training must never see; they go to the split ``held_out``.
         license: licence of the whole, if it has one, for reports and model cards.
+        clean: duplicates, languages and quality to leave out first (docs/data/cleaning.md); works in
+            ``OUTPUT.cleaned``, and needs the extra ``clean``.
         max_bad_rows: rows that may be left out because they are no documents (no JSON, no text, ...); each is named in
             ``bad_rows.jsonl`` in the corpus folder. One more is an error.
-        max_document_bytes: a longer document (bytes of UTF-8) is a bad row. Tokenising takes about 25 bytes of memory
-            for each of its bytes.
+        max_document_bytes: a longer document (bytes of UTF-8) is a bad row; default 64 MiB. Tokenising takes about 100
+            bytes of memory for each of its bytes, so each process needs up to 6.4 GB for a document of that size.
         processes: how many tokenise at once, each on one core; default: the cores that this process may use.
         item_bytes: raw text behind each file of the corpus; default: from the inputs' size, 1 to 128 MiB.
 
@@ -37,8 +40,9 @@ class PrepareConfig:
     name: str | None = None
     held_out: tuple[str, ...] = ()
     license: str | None = None
+    clean: CleanConfig | None = None
     max_bad_rows: int = 0
-    max_document_bytes: int = MAX_DOCUMENT_BYTES
+    max_document_bytes: int = 64 << 20
     processes: int | None = None
     item_bytes: int | None = None
 
@@ -87,6 +91,7 @@ class PrepareResult:
 
     ``reused``: the corpus was there already, made from the same inputs. ``found_items``: items of work that an earlier,
     unfinished run had done. ``bad_rows``: rows left out, by kind. ``skipped_files``: files left out, by reason.
+    ``excluded``: documents that the cleaning left out, by reason.
     """
 
     output: str
@@ -94,4 +99,5 @@ class PrepareResult:
     splits: dict[str, SplitCount] = field(default_factory=dict)
     bad_rows: dict[str, int] = field(default_factory=dict)
     skipped_files: dict[str, int] = field(default_factory=dict)
+    excluded: dict[str, int] = field(default_factory=dict)
     found_items: int = 0

@@ -21,7 +21,7 @@ from lit_long.data.prepare.config import SPLITS
 from lit_long.data.prepare.encoder import Encoder, EncoderSpec
 from lit_long.data.sources import BadRow, Document, Item, Skipped, Source, read_item
 
-BATCH_CHARS = 1 << 20  # text per call of the tokenizer: its result takes some 25 times as much memory
+BATCH_CHARS = 1 << 20  # text per call of the tokenizer: its result takes some 100 times as much memory
 
 # id_hash: first 8 bytes of the id's SHA-256; split: index into SPLITS; digest: SHA-256 of id, source and tokens
 DOCUMENT = np.dtype([("id_hash", "<u8"), ("length", "<i8"), ("source", "<u2"), ("split", "u1"), ("digest", "V32")])

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from lit_long.data.corpus_writer import MAX_SOURCES
 from lit_long.data.prepare.assemble import assemble
+from lit_long.data.prepare.cleaned import cleaned
 from lit_long.data.prepare.config import SPLITS, PrepareConfig, PrepareResult, Progress, SplitCount
 from lit_long.data.prepare.document_ids import check_doubled
 from lit_long.data.prepare.encoder import encoder_spec
@@ -35,6 +36,7 @@ def prepare(
     progress: Callable[[Progress], None] = lambda progress: None,
     *,
     discard_unfinished: bool = False,
+    cleaning: Callable[[str, int, int], None] = lambda stage, done, tasks: None,
 ) -> PrepareResult:
     """Tokenise the sources of ``config`` into a corpus folder; goes on with what a killed run left.
 
@@ -42,6 +44,7 @@ def prepare(
         config: what to read and write.
         progress: called when something is done.
         discard_unfinished: throw an earlier run's unfinished work away first.
+        cleaning: called with the name of a stage of the cleaning, its finished tasks and its tasks.
 
     Raises:
         UserError: bad sources (file and line named), too many bad rows, doubled or unknown document ids, an output
@@ -58,7 +61,7 @@ def prepare(
         if discard_unfinished:
             store.discard()
         store.clean()
-        work = _begin(config, facts, store)
+        work = _begin(config, facts, store, cleaning)
         found = _tokenize(work, progress, lambda number: True)
         result = _assemble(work)
         store.remove()
@@ -116,6 +119,8 @@ class _Work:
     """Everything that a run needs."""
 
     config: PrepareConfig
+    reading: PrepareConfig  # the same, but for cleaned sources
+    cleaning: dict[str, Any] | None
     facts: Facts
     store: Store
     job: Job
@@ -124,13 +129,18 @@ class _Work:
     def items(self) -> Iterator[Item]:
         """All items, from the first."""
         return plan_items(
-            self.config.sources,
+            self.reading.sources,
             item_bytes=self.facts.item_bytes(self.config),
-            max_document_bytes=self.config.max_document_bytes,
+            max_document_bytes=self.reading.max_document_bytes,
         )
 
 
-def _begin(config: PrepareConfig, facts: Facts, store: Store) -> _Work:
+def _begin(
+    config: PrepareConfig,
+    facts: Facts,
+    store: Store,
+    tell: Callable[[str, int, int], None] = lambda stage, done, tasks: None,
+) -> _Work:
     if len(config.sources) > MAX_SOURCES:
         raise UserError(f"{len(config.sources)} sources; at most {MAX_SOURCES} are possible: use directories")
     tokenizer = load_tokenizer(config.tokenizer)
@@ -144,12 +154,13 @@ def _begin(config: PrepareConfig, facts: Facts, store: Store) -> _Work:
     }
     key = store.begin(facts, item_bytes=facts.item_bytes(config), tokenizer=about["fingerprint"])
     held_out = frozenset(config.held_out)
-    job = Job(key, str(store.items), tuple(config.sources), spec, held_out, config.max_document_bytes)
-    return _Work(config, facts, store, job, about)
+    reading, report = cleaned(config, tell)
+    job = Job(key, str(store.items), tuple(reading.sources), spec, held_out, reading.max_document_bytes)
+    return _Work(config, reading, report, facts, store, job, about)
 
 
 def _tally(work: _Work, done: dict[int, dict[str, Any]], progress: Callable[[Progress], None]) -> Tally:
-    config, plan = work.config, work.store.plan()
+    config, plan = work.reading, work.store.plan()
 
     def doubled(suspects: npt.NDArray[np.uint64], numbers: list[int]) -> None:
         check_doubled(suspects, work.store, numbers, config.sources, work.items(), config.max_document_bytes)
@@ -162,7 +173,7 @@ def _tally(work: _Work, done: dict[int, dict[str, Any]], progress: Callable[[Pro
     return Tally(
         work.store,
         done,
-        total_bytes=plan["bytes"] if plan else work.facts.raw_bytes,
+        total_bytes=plan["bytes"] if plan else work.facts.raw_bytes if work.cleaning is None else None,
         max_bad_rows=config.max_bad_rows,
         doubled=doubled,
         progress=progress,
@@ -188,7 +199,7 @@ def _tokenize(work: _Work, progress: Callable[[Progress], None], mine: Callable[
     if plan is not None and all(number in done or not mine(number) for number in range(plan["items"])):
         return len(done)
     most = 1 + _UNPACKED * work.facts.input_bytes // work.facts.item_bytes(work.config)
-    streamed = any(source.hub is not None for source in work.config.sources)
+    streamed = any(source.hub is not None for source in work.reading.sources)
     run_items(todo(), work.job, work.config.cores if streamed else min(work.config.cores, most), tally.tell)
     return len(done)
 
@@ -208,7 +219,7 @@ def _assemble(work: _Work) -> PrepareResult:
             "the sources or the tokenizer's files changed while they were read, so the work cannot be used; it is "
             "thrown away: give the command again"
         )
-    return assemble(config, store, done, key=work.facts.key, tokenizer=work.tokenizer)
+    return assemble(work.reading, store, done, key=work.facts.key, tokenizer=work.tokenizer, cleaning=work.cleaning)
 
 
 def _existing(config: PrepareConfig, facts: Facts) -> PrepareResult | None:
@@ -230,7 +241,8 @@ def _existing(config: PrepareConfig, facts: Facts) -> PrepareResult | None:
         rows = [json.loads(line) for line in (output / "bad_rows.jsonl").read_text(encoding="utf-8").splitlines()]
         check_bad_rows(info["bad_rows"], [f"{row['place']}: {row['message']}" for row in rows], config.max_bad_rows)
     counts = {split: SplitCount(**info["counts"]) for split, info in infos.items()}
-    return PrepareResult(config.output, True, counts, info["bad_rows"], info["skipped_files"])
+    excluded = (info.get("cleaning") or {}).get("excluded", {})
+    return PrepareResult(config.output, True, counts, info["bad_rows"], info["skipped_files"], excluded)
 
 
 @contextmanager
