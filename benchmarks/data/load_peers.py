@@ -4,9 +4,9 @@ All give batches of int64 tensors, shuffled, of the same number of tokens (``job
 
 - lit-long: ``StepLoader`` over a ``StepPlan`` of 2^20 tokens a step: ids, shifted targets, positions that restart at
   each document, ``cu_seqlens`` and the step's exact number of targets.
-- ``datasets``: the blocks of ``group_texts`` (int32 in Arrow, one column) through torch's ``DataLoader``, with the numpy
-  format and a collate function that makes one array of a batch. Labels are the ids themselves, no copy: Hugging Face
-  models shift them.
+- ``datasets``: the blocks of ``group_texts`` (int32 in Arrow, one column) through torch's ``DataLoader``, with the
+  numpy format and a collate function that makes one array of a batch. Labels are the ids themselves, no copy: Hugging
+  Face models shift them.
 - ``litdata``: ``StreamingDataset`` with ``TokensLoader(length + 1)`` and ``StreamingDataLoader``; ids and targets are
   cut out and made int64 as litgpt's ``pretrain.py`` does.
 - ``datatrove``: ``DatatroveFolderDataset`` through torch's ``DataLoader`` with a sampler that shuffles.

@@ -13,6 +13,7 @@ page cache and is not counted.
 
 import argparse
 import json
+import math
 import shutil
 import sys
 import tempfile
@@ -26,8 +27,11 @@ TOKENIZER = Path(__file__).parents[2] / "recipes/assets/quickstart/base"
 PACKAGES = ("lit-long", "tokenizers", "transformers", "datasets", "litdata", "datatrove", "torch", "pyarrow", "numpy")
 
 
-def split_text(sources, folder, files):
-    """The documents of all sources over ``files`` JSON-lines files of about equal size."""
+def split_text(sources, folder, files, megabytes):
+    """The first ``megabytes`` of documents of each source over ``files`` JSON-lines files of about equal size.
+
+    A document of more than a quarter of a file would decide the time alone: where a limit is set, it is left out.
+    """
     import io
 
     import zstandard
@@ -39,8 +43,14 @@ def split_text(sources, folder, files):
     for source in sources:
         opener = zstandard.open(source, "rb") if source.suffix == ".zst" else source.open("rb")
         with io.TextIOWrapper(opener, encoding="utf-8", newline="\n") as lines:
+            own = 0
             for line in lines:
+                if own > megabytes * 1e6:
+                    break
                 row = json.loads(line)
+                if len(row["text"]) > megabytes * 1e6 * len(sources) / files / 4:
+                    continue
+                own += len(row["text"])
                 least = sizes.index(min(sizes))
                 text = json.dumps({"text": row["text"], "id": f"{source.name}:{row['id']}"}, ensure_ascii=False) + "\n"
                 outputs[least].write(text)
@@ -130,7 +140,8 @@ def table(rows, text, facts, found, command, repeats):
         f"{text['files']} files; {facts['cores']} cores for every way; {repeats} rounds, median (least to greatest). "
         f"{environment_line(facts, found)}", "", f"Command: `{command}`", "",
         "| way | million tokens/s | share of the fastest bare tokenizer | seconds of the whole process "
-        "| CPU seconds | own memory, MiB | with mapped files, MiB | processes | documents | tokens written | tokens lost |",
+        "| CPU seconds | own memory, MiB | with mapped files, MiB | processes | documents | tokens written "
+        "| tokens lost |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]  # fmt: skip
     for row in rows:
@@ -151,8 +162,8 @@ def table(rows, text, facts, found, command, repeats):
         "time; others read JSON lines and write. Tokens/s leave the imports out, the seconds of the whole process have "
         "them; CPU seconds are those of all its processes together, median. "
         "Lost tokens of `datasets` are the tails that grouping drops, one for every 1,000 documents. Memory is the "
-        "peak over all processes; lit-long also checks every document, names bad ones, hashes what it writes and can be "
-        "killed and restarted, which the peers' settings here do not.",
+        "peak over all processes; lit-long also checks every document, names bad ones, hashes what it writes and can "
+        "be killed and restarted, which the peers' settings here do not.",
         *(f"\n`{row['way']}` did not run: {row['error']}." for row in rows if "error" in row),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
@@ -163,6 +174,7 @@ def main():
     parser.add_argument("--text", type=Path, nargs="+", default=[BOOKS], help="JSON lines (.zst or plain): id, text")
     parser.add_argument("--tokenizer", default=str(TOKENIZER), help="folder, Hub id or .gguf of a fast tokenizer")
     parser.add_argument("--files", type=int, default=16, help="files that the text is cut into")
+    parser.add_argument("--megabytes", type=float, default=math.inf, help="millions of characters of each text")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
     parser.add_argument("--output", type=Path, help="folder for data_prepare.md and data_prepare.json")
@@ -178,13 +190,14 @@ def main():
     warn_if_busy(facts)
     with tempfile.TemporaryDirectory(dir=args.work) as folder:
         work = Path(folder)
-        files, text = split_text(args.text, work / "text", args.files)
+        files, text = split_text(args.text, work / "text", args.files, args.megabytes)
         job = save_tokenizer(args.tokenizer, work / "tokenizer")
         job |= {"files": files, "cores": facts["cores"], "block": RUN_CLM_BLOCK}
         measurements = measure_all(job, work, args.ways, args.repeats)
     rows = summary(measurements, text["characters"])
     names = " ".join(path.name for path in args.text)
-    command = f"python benchmarks/data/prepare.py --text {names} --repeats {args.repeats}"
+    limit = "" if math.isinf(args.megabytes) else f" --megabytes {args.megabytes:g}"
+    command = f"python benchmarks/data/prepare.py --text {names}{limit} --repeats {args.repeats}"
     report = table(rows, text, facts, found, command, args.repeats)
     print(report)
     if args.output:

@@ -134,7 +134,7 @@ def _group(size, rows):
 
 
 def datasets_run_clm(job):
-    """``datasets``: tokenise, then group into blocks of ``block`` tokens; the rest of each 1,000 documents is dropped."""
+    """``datasets``: tokenise, then group into blocks of ``block`` tokens, dropping the rest of each 1,000 documents."""
     from datasets import load_dataset
     from transformers import AutoTokenizer
 
