@@ -3,8 +3,6 @@
 import time
 from typing import Any
 
-from lightning.pytorch import Trainer
-
 _FETCH = "train_dataloader_next"
 
 
@@ -19,10 +17,10 @@ class FetchClock:
         self._seconds = self._began = 0.0
         self._profiler: Any = None
 
-    def attach(self, trainer: Trainer) -> None:
-        """Listen to ``trainer.profiler``."""
+    def attach(self, trainer: Any) -> None:
+        """Listen to the profiler of a Lightning ``Trainer``."""
         self.detach()
-        profiler: Any = trainer.profiler
+        profiler = trainer.profiler
         start, stop = profiler.start, profiler.stop
 
         def started(action: str) -> None:

@@ -32,9 +32,9 @@ class Throughput(Callback):
 
     - ``tokens_per_second`` of all devices together, ``tokens_per_second_per_device``, ``tokens`` in all;
     - ``tflops_per_second`` of all devices, ``flops`` in all: **model** FLOPs, by the lengths of the documents
-      (:mod:`lit_long.flops`), for a module that has a transformers causal LM as ``model``. What activation checkpointing
-      computes again is no work done for the model; it is logged apart, as ``recomputed_tflops_per_second``, where the
-      module says what it recomputes (``module.recomputed``);
+      (:mod:`lit_long.flops`), for a module that has a transformers causal LM as ``model``. What activation
+      checkpointing computes again is no work done for the model; it is logged apart, as
+      ``recomputed_tflops_per_second``, where the module says what it recomputes (``module.recomputed``);
     - ``mfu``: model FLOPs as a share of the devices' peak: ``peak_flops``, else the dense bfloat16 peak of known GPUs
       when training in bfloat16;
     - ``data_wait``: share of the time in which training waited for a batch, of the rank that waited longest;
@@ -57,7 +57,7 @@ class Throughput(Callback):
         self._tokens = 0
         self._pairs: torch.Tensor | int = 0  # (query, key) pairs of this device's micro-batches
         self._ranks = torch.zeros(1, 4, dtype=torch.float64)  # of each rank: pairs, own seconds, seconds waited, bytes
-        self._began = 0.0
+        self._began = self._waited_before = 0.0
         self._step = 0
         self._flops: float | None = 0.0  # total; None: not known
         self._restored = False
@@ -86,6 +86,7 @@ class Throughput(Callback):
         """Start the clock of a step at its first micro-batch."""
         if self._tokens == 0:
             self._began, self._step = time.perf_counter(), trainer.global_step
+            self._waited_before = self._fetches.take()  # later micro-batches are waited for inside of the step's time
             self._own.start(pl_module.device)
         self._tokens += batch["input_ids"].numel() * trainer.world_size
         if self._costs is not None:
@@ -99,7 +100,8 @@ class Throughput(Callback):
         self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         """Read all devices' numbers here, where the module waits for its loss, and not behind the optimizer."""
-        own = [self._own.seconds(), self._fetches.take(), _peak_memory(pl_module.device)]
+        waited = self._waited_before + self._fetches.take()
+        own = [self._own.seconds(), waited, _peak_memory(pl_module.device)]
         ranks = torch.tensor([0.0, *own], dtype=torch.float64, device=pl_module.device)
         ranks[0] = self._pairs
         self._ranks = trainer.strategy.all_gather(ranks).reshape(-1, 4).cpu()
@@ -110,14 +112,14 @@ class Throughput(Callback):
         """Log after the step's last micro-batch."""
         if trainer.global_step == self._step:
             return
-        seconds = time.perf_counter() - self._began
+        seconds = time.perf_counter() - self._began + self._waited_before
         pairs, own, waited, memory = self._ranks.unbind(dim=1)
         wait = float(waited.max())
         work = again = 0.0
         if self._costs is not None:
             work = self._costs.step(self._tokens, float(pairs.sum()))
             again = self._costs.recomputation(self._tokens, float(pairs.sum()), **_recomputed(pl_module))
-        self._steps.append(_Step(seconds + wait, self._tokens, work, again, wait))
+        self._steps.append(_Step(seconds, self._tokens, work, again, wait))
         values = self._rates(trainer.world_size) | {
             "tokens": float(trainer.global_step * self._tokens),
             "sequence_length": float(batch["input_ids"].shape[1]),
@@ -127,7 +129,7 @@ class Throughput(Callback):
             self._flops += work
             values["flops"] = self._flops
         if len(own) > 1:
-            values["straggler"] = _excess(own + waited)
+            values["straggler"] = _excess(own)
             if self._costs is not None:
                 values["work_spread"] = _excess(pairs)
         spans = getattr(getattr(trainer, "datamodule", None), "spans", ())
