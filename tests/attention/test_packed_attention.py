@@ -31,7 +31,13 @@ TINY = {
 MODELS = {
     "llama": {},
     "mistral": {"sliding_window": None},
+    "qwen2": {"use_sliding_window": False},
     "qwen3": {},
+    "smollm3": {"no_rope_layers": [1, 0], "pad_token_id": 0},  # a layer without positions
+    "gemma": {},
+    "olmo2": {},
+    "granite": {"attention_multiplier": 0.3},
+    "phi3": {"sliding_window": None, "pad_token_id": 0},
     "llama-one-head-each": {"num_key_value_heads": 4},
     "gpt_neox": {"num_key_value_heads": None, "head_dim": None},
 }
