@@ -40,7 +40,7 @@ def read_architecture(config_dict: Mapping[str, Any]) -> Architecture:
         config_dict: ``config.to_dict()`` of the trained model.
 
     Raises:
-        UserError: An unknown ``model_type``, a quantised model, or one whose file names differ from its own names
+        UserError: An unknown ``model_type``, xPos, a quantised model, or one whose file names differ from its own names
             (mixture-of-experts models in transformers 5 fuse experts in memory).
     """
     from transformers import AutoModelForCausalLM
@@ -51,6 +51,12 @@ def read_architecture(config_dict: Mapping[str, Any]) -> Architecture:
         raise UserError(
             f"transformers has no model type {model_type!r}: models with their own code cannot be exported, since "
             "plain transformers could not load them."
+        )
+    if (config_dict.get("rope_parameters") or {}).get("rope_type") == "xpos":
+        raise UserError(
+            "The model was trained with xPos (rope method xpos_abf), which scales queries and keys inside lit-long's "
+            "attention. transformers and the serving engines have no such scaling and would run another model, so it "
+            "cannot be exported. Measure it with lit-long evaluate, or train with rope method abf to export."
         )
     if config_dict.get("quantization_config"):
         raise UserError("Quantised models cannot be exported: train from unquantised weights.")

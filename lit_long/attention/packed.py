@@ -17,6 +17,7 @@ from torch import nn
 
 from lit_long.attention.boundaries import boundaries
 from lit_long.attention.select import AttentionReport, Selection
+from lit_long.attention.xpos import xpos
 from lit_long.errors import UserError
 
 PACKED = "lit_long_packed"
@@ -83,6 +84,7 @@ def packed_attention(
             f"{PACKED} got neither cu_seq_lens_q nor position_ids: this model does not hand position_ids on to its "
             f"attention. Pass cu_seq_lens_q and cu_seq_lens_k, too, or set attention: sdpa"
         )
+    query, key = xpos(module, query, key, bounds, kwargs.get("position_ids"))
     states = (query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
     selection: Selection = getattr(module, _SELECTION, None) or _DEFAULT
     backend = selection.backend_for(states, bounds, scaling, dropout)

@@ -90,9 +90,9 @@ def build_model(spec: ModelSpec) -> BuiltModel:
         model = AutoModelForCausalLM.from_config(scaled, dtype=torch.float32)
     else:
         model = load_pretrained(spec.model, revision=spec.revision, config=scaled)
-    report = verify_rope(model, spec.rope, native, spec.context_length)
     if spec.attention == "packed":
         use_packed_attention(model)
+    report = verify_rope(model, spec.rope, native, spec.context_length)  # xPos is in the attention
     if spec.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if spec.lora is not None:

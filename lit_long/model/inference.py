@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 
+from lit_long.attention import use_packed_attention
 from lit_long.errors import UserError
 from lit_long.model.build import load_pretrained
+from lit_long.rope.xpos import register_xpos, xpos_scale_base
 
 CHECKPOINT_FORMAT = 1  # of the 'lit_long' entry (lit_long/record.py writes it)
 
@@ -71,6 +73,7 @@ def _from_checkpoint(path: str) -> LoadedModel:
 
     state = read_checkpoint(path)
     record = state["lit_long"]
+    register_xpos()
     options = dict(record["config"])
     config = AutoConfig.for_model(options.pop("model_type"), **options)
     tensors = {k.removeprefix("model."): v for k, v in state["state_dict"].items() if k.startswith("model.")}
@@ -84,6 +87,8 @@ def _from_checkpoint(path: str) -> LoadedModel:
             raise UserError(f"{path}: tensors do not fit the model: missing {missing[:3]}, unexpected {unexpected[:3]}")
     else:
         model = _with_adapters(record, config, tensors, path)
+    if xpos_scale_base(config) is not None:  # its positions are in our attention
+        use_packed_attention(model)
     source = {k: record.get(k) for k in ("base_model", "rope", "training")}
     return LoadedModel(model.eval(), config, record["rope"]["native_length"], source)
 

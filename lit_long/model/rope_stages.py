@@ -46,6 +46,12 @@ class RopeStages:
     def __init__(self, spec: ModelSpec, config: Any, schedule: Sequence[RopeScaling] | None) -> None:
         scale_rope(config, spec.rope, spec.context_length)
         self.native = RopeGeometry.from_config(config)
+        for rope in schedule or [spec.rope]:
+            if spec.attention != "packed" and bool((rope.decay(self.native, spec.context_length) != 1).any()):
+                raise UserError(
+                    f"rope method {rope.name!r} scales queries and keys inside lit-long's attention, and "
+                    f"model.attention is {spec.attention!r}; set model.attention: packed"
+                )
         self._config, self._schedule = config, schedule
         self._last = RopeStage(0, spec.rope, spec.context_length)
         self.stages, self.live = [self._last], self._last

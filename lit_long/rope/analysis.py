@@ -9,21 +9,25 @@ import torch
 from torch import Tensor
 
 
-def all_ones_score(inv_freq: Tensor, distance: Tensor | float) -> Tensor:
-    """Attention logit between an all-ones query and an all-ones key, ``s(D) = (1/sqrt d) sum_j 2 cos(w_j D)``.
+def all_ones_score(inv_freq: Tensor, distance: Tensor | float, decay: Tensor | None = None) -> Tensor:
+    """Attention logit between an all-ones query and an all-ones key, ``s(D) = (1/sqrt d) sum_j 2 r_j^D cos(w_j D)``.
 
     The decay curve of Llama 2 Long, figure 4 (the normalisation is a reconstruction: it gives ``sqrt d`` at D = 0).
 
     Args:
         inv_freq: Frequencies in radians a token, shape [d/2].
-        distance: Distance between the two tokens, any shape.
+        distance: Distance between the two tokens, at least 0, any shape.
+        decay: ``r_j``, shape [d/2], as a method's ``decay`` returns it; default: 1.
 
     Returns:
         Scores, float64, of ``distance``'s shape.
     """
     frequencies = inv_freq.double()
-    angles = torch.as_tensor(distance, dtype=torch.float64, device=frequencies.device)[..., None] * frequencies
-    return 2 * angles.cos().sum(-1) / math.sqrt(2 * frequencies.numel())
+    distances = torch.as_tensor(distance, dtype=torch.float64, device=frequencies.device)[..., None]
+    parts = (distances * frequencies).cos()
+    if decay is not None:
+        parts = parts * decay.to(frequencies) ** distances
+    return 2 * parts.sum(-1) / math.sqrt(2 * frequencies.numel())
 
 
 def granularity(inv_freq: Tensor) -> float:

@@ -11,6 +11,7 @@ from lit_long.errors import UserError
 from lit_long.rope.base import RopeScaling
 from lit_long.rope.geometry import RopeGeometry
 from lit_long.rope.registry import rope_method
+from lit_long.rope.xpos import register_xpos
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -33,6 +34,7 @@ def scale_rope(config: "PreTrainedConfig", scaling: RopeScaling | str, context_l
     """
     method = rope_method(scaling) if isinstance(scaling, str) else scaling
     geometry = RopeGeometry.from_config(config)
+    register_xpos()
     parameters = method.rope_parameters(geometry, context_length)
     scaled = copy.deepcopy(config)
     scaled.rope_parameters = dict(parameters)

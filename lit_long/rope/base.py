@@ -58,6 +58,18 @@ class RopeScaling(ABC):
         self.validate(geometry, context_length)
         return 1.0
 
+    def decay(self, geometry: RopeGeometry, context_length: int) -> Tensor:
+        """Factor on each frequency's part of an attention score for each token of distance: 1, but for xPos.
+
+        Returns:
+            float64, shape [dim/2].
+
+        Raises:
+            UserError: As :meth:`validate`.
+        """
+        self.validate(geometry, context_length)
+        return geometry.decay()
+
     @abstractmethod
     def rope_parameters(self, geometry: RopeGeometry, context_length: int) -> dict[str, Any]:
         """The ``rope_parameters`` that make transformers 5 compute :meth:`inv_freq`, always explicit in type and base.

@@ -57,6 +57,24 @@ def ntk_base(dim: int, base: float, factor: float) -> float:
     return float(base * factor ** (dim / (dim - 2)))
 
 
+def xpos_decay(dim: int, scale_base: float) -> Tensor:
+    """What xPos multiplies frequency j's part of a score with for each token of distance, ``zeta_j^(1/scale_base)``.
+
+    ``zeta_j = (2j + 0.4 d) / (1.4 d)``, from 2/7 for the fastest frequency towards 1 for the slowest (xPos, Sun et al.
+    2022; constants of its release, microsoft/torchscale, where the scale base is 512). Queries are multiplied by
+    ``zeta_j^(m/scale_base)`` at position m, keys by ``zeta_j^(-n/scale_base)`` at n, so a score knows m - n alone.
+
+    Args:
+        dim: Rotary dimensions of a head.
+        scale_base: Tokens over which frequency j decays by ``zeta_j``.
+
+    Returns:
+        Factors below 1, float64, shape [dim/2].
+    """
+    even = torch.arange(0, dim, 2, dtype=torch.float64)
+    return ((even + 0.4 * dim) / (1.4 * dim)) ** (1 / scale_base)
+
+
 def yarn_inv_freq(
     dim: int,
     base: float,

@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from lit_long.errors import UserError
+from lit_long.rope.formulas import xpos_decay
 from lit_long.rope.parameters import SCALING_KEYS, attention_factor_of, inv_freq_of, require_known_type
 
 if TYPE_CHECKING:
@@ -99,6 +101,12 @@ class RopeGeometry:
     def attention_factor(self) -> float:
         """Scale of cos and sin in the untouched model."""
         return attention_factor_of(self.rope_parameters())
+
+    def decay(self) -> Tensor:
+        """Factor of the untouched model on each frequency's part of a score for each token of distance; [dim/2]."""
+        if self.rope_type == "xpos":
+            return xpos_decay(self.dim, float(self.parameters["xpos_scale_base"]))
+        return torch.ones_like(self.inv_freq())
 
 
 def expected_inv_freq(config: "PreTrainedConfig") -> Tensor:

@@ -20,7 +20,7 @@ from lit_long.rope.formulas import (
     yarn_inv_freq,
 )
 
-ROPE_TYPES = ("default", "linear", "yarn", "llama3")
+ROPE_TYPES = ("default", "linear", "yarn", "llama3", "xpos")
 """The ``rope_type`` values whose formula lit-long knows."""
 
 # Keys that belong to one scaling; every other key (partial_rotary_factor, mrope_section) describes the architecture.
@@ -39,6 +39,7 @@ SCALING_KEYS = frozenset(
         "truncate",
         "low_freq_factor",
         "high_freq_factor",
+        "xpos_scale_base",
     }
 )
 
@@ -68,7 +69,7 @@ def inv_freq_of(parameters: Mapping[str, Any], dim: int) -> Tensor:
     """
     rope_type, base = parameters["rope_type"], float(parameters["rope_theta"])
     require_known_type(rope_type)
-    if rope_type == "default":
+    if rope_type in ("default", "xpos"):  # xPos turns as plain RoPE does; its decay is attention's
         return plain_inv_freq(dim, base)
     factor = float(_required(parameters, "factor"))
     if rope_type == "linear":

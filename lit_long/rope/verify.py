@@ -2,7 +2,8 @@
 
 Three links, each against float64: the ``inv_freq`` buffer equals the formula within float32 rounding; the
 ``attention_scaling`` equals the formula; and the module's forward really gives cos and sin of position times
-``inv_freq``, up to the last position of the context. The third is compared with the model's own float32 frequencies,
+``inv_freq``, up to the last position of the context. A method whose scores decay (xPos) adds a fourth, in
+:mod:`.xpos_proof`. The third is compared with the model's own float32 frequencies,
 because a phase at position p carries p times their rounding (0.3 radians at 131,071), the same in every engine.
 """
 
@@ -12,14 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lit_long.errors import UserError
 from lit_long.rope.base import RopeScaling
 from lit_long.rope.geometry import RopeGeometry
+from lit_long.rope.mismatch import RopeMismatchError
 from lit_long.rope.parameters import rounding_tolerance
-
-
-class RopeMismatchError(UserError):
-    """A live model does not compute the positions that it was asked for."""
+from lit_long.rope.xpos_proof import verify_decay
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +76,9 @@ def verify_rope(model: nn.Module, scaling: RopeScaling, native: RopeGeometry, co
                 f"{attention_factor:.8g}. {_REBUILD}"
             )
         rotation_errors.append(_check_rotation(name, module, inv_freq, attention_factor, positions))
+    decay = scaling.decay(native, context_length)
+    if frequency_errors and bool((decay != 1).any()):
+        verify_decay(model, expected, decay, context_length)
     if not frequency_errors:
         raise RopeMismatchError(
             f"{type(model).__name__} has no module with an inv_freq buffer, so its positions cannot be scaled or "
