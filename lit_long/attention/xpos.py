@@ -38,9 +38,7 @@ def xpos_scale(
     return (query * up).to(query.dtype), (key * down).to(key.dtype)
 
 
-def _factors(
-    positions: torch.Tensor, scale_base: float, dim: int, head_dim: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _factors(positions: torch.Tensor, scale_base: float, dim: int, head_dim: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Factors of queries and of keys, [B or 1, 1, T, D], in the dtype of ``positions``."""
     bits = xpos_decay(dim, scale_base).log2().to(positions)
     exponents = (positions[..., None] * bits)[:, None]
@@ -68,7 +66,9 @@ def centred_positions(
 
 
 # of the latest forward pass: its boundaries and positions, what was asked, the factors
-_LAST: list[tuple["weakref.ref[Boundaries]", torch.Tensor | None, tuple[Any, ...], tuple[torch.Tensor, torch.Tensor]]] = []
+_LAST: list[
+    tuple["weakref.ref[Boundaries]", torch.Tensor | None, tuple[Any, ...], tuple[torch.Tensor, torch.Tensor]]
+] = []
 
 
 def xpos(

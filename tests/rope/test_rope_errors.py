@@ -50,7 +50,7 @@ def verify(model, scaling=None):
 
 
 def test_registry_names_and_round_trip():
-    assert list(rope_methods()) == ["none", "abf", "linear", "ntk", "yarn", "llama3"]
+    assert list(rope_methods()) == ["none", "abf", "xpos_abf", "linear", "ntk", "yarn", "llama3"]
     for name, method in rope_methods().items():
         assert method.name == name
         assert method.__doc__
@@ -65,7 +65,7 @@ def test_registry_names_and_round_trip():
     [
         (lambda: rope_method("abff"), r"unknown rope method 'abff'; did you mean 'abf'\? There are: none, abf"),
         (lambda: rope_method("YaRN"), "did you mean 'yarn'"),
-        (lambda: rope_method("xpos"), "There are: none, abf, linear, ntk, yarn, llama3"),
+        (lambda: rope_method("xpos"), "There are: none, abf, xpos_abf, linear, ntk, yarn, llama3"),
         (lambda: rope_method("abf", bases=1), r"no option 'bases'; did you mean 'base'\? It takes: base"),
         (lambda: rope_method("none", base=1), "It takes no options"),
         (lambda: scale_rope(tiny_config(), "pi", 512), "unknown rope method 'pi'"),

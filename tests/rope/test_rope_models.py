@@ -8,6 +8,7 @@ import transformers
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from lit_long.attention import use_packed_attention
 from lit_long.rope import (
     ABF,
     NTK,
@@ -205,7 +206,7 @@ def test_saved_model_keeps_its_positions(tmp_path, name):
     native = RopeGeometry.from_config(config)
     model = build(scale_rope(config, scaling, CONTEXT))
     model.save_pretrained(tmp_path)
-    again = AutoModelForCausalLM.from_pretrained(tmp_path)
+    again = use_packed_attention(AutoModelForCausalLM.from_pretrained(tmp_path))  # xPos is in the attention
     assert torch.equal(rotary(again).inv_freq, rotary(model).inv_freq)
     assert verify_rope(again, scaling, native, CONTEXT).module_count == 1
     reread = AutoConfig.from_pretrained(tmp_path)
