@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
 
 from lit_long.data import PretrainData, TokenCorpus
+from lit_long.model import Levers
 from lit_long.module import LongContextModule
 from lit_long.optim import OptimizerSettings
 from lit_long.rope import ABF, scale_rope
@@ -91,9 +92,10 @@ def test_accumulation_changes_nothing(corpus_dir, tiny_model_dir, micro_batch):
         assert torch.allclose(a, b, atol=2e-5), name
 
 
-def test_gradient_checkpointing_changes_nothing(corpus_dir, tiny_model_dir):
+def test_levers_change_nothing(corpus_dir, tiny_model_dir):
     _, _, plain = train(corpus_dir, tiny_model_dir, micro_batch=4)
-    _, _, checkpointed = train(corpus_dir, tiny_model_dir, micro_batch=4, gradient_checkpointing=True)
+    levers = Levers(checkpointing="selective", offload=True, tile_size=100)
+    _, _, checkpointed = train(corpus_dir, tiny_model_dir, micro_batch=4, levers=levers)
     assert checkpointed.losses == pytest.approx(plain.losses, rel=1e-6)
 
 

@@ -1,0 +1,92 @@
+"""AdamW with its moments where and how the settings ask for, by the same update."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from lit_long.errors import UserError
+from lit_long.optim.host import HostAdamW
+from lit_long.optim.settings import OptimizerSettings
+
+
+def adamw(parameters: Iterable[nn.Parameter], settings: OptimizerSettings) -> torch.optim.Optimizer:
+    """AdamW over the trainable ``parameters``, matrices with weight decay and vectors without.
+
+    PyTorch's fused kernel, where it has one for the device.
+
+    Raises:
+        UserError: ``settings.states`` needs a library that is not installed, or does not fit sharded parameters.
+    """
+    trainable = [p for p in parameters if p.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    common: dict[str, Any] = {"lr": settings.learning_rate, "betas": settings.betas, "eps": settings.eps}
+    if settings.states == "8bit":
+        return _adamw_8bit(groups, common)
+    if settings.states == "host":
+        return HostAdamW(groups, **common)
+    fused = all(p.device.type in ("cuda", "cpu", "xpu", "mps") and p.is_floating_point() for p in trainable)
+    optimizer = torch.optim.AdamW(groups, **common, fused=fused)
+    # says that a float16 gradient scaler may leave unscaling to the kernel, for which Lightning refuses to clip;
+    # there is no such scaler in any precision that lit-long allows
+    optimizer._step_supports_amp_scaling = False
+    return optimizer
+
+
+def _adamw_8bit(groups: list[dict[str, Any]], common: dict[str, Any]) -> torch.optim.Optimizer:
+    try:
+        from torchao.optim import AdamW8bit
+    except ImportError as error:
+        raise UserError(
+            "optimizer.states is 8bit, which torchao does, and it is not installed: pip install 'lit-long[lowbit]' "
+            "(or torchao), or set states to float32 or host"
+        ) from error
+    optimizer: torch.optim.Optimizer = AdamW8bit(groups, **common)
+    return optimizer
+
+
+def reapply(
+    optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LambdaLR, settings: OptimizerSettings
+) -> None:
+    """After a checkpoint was restored: let the settings of this run win over those stored in it.
+
+    Optimizer and scheduler states carry the old peak rate, betas and weight decay; moments and step count stay.
+
+    Raises:
+        UserError: the restored moments are kept in another way than ``settings.states`` asks for.
+    """
+    _check_states(optimizer, settings)
+    for group in optimizer.param_groups:
+        decays = any(p.ndim >= 2 for p in group["params"])
+        group.update(
+            initial_lr=settings.learning_rate,
+            betas=settings.betas,
+            eps=settings.eps,
+            weight_decay=settings.weight_decay if decays else 0.0,
+        )
+    scheduler.base_lrs = [settings.learning_rate] * len(optimizer.param_groups)
+    factor = scheduler.lr_lambdas[0](scheduler.last_epoch)
+    for group in optimizer.param_groups:
+        rate = settings.learning_rate * factor
+        if isinstance(group["lr"], torch.Tensor):  # torchao compiles with it
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def _check_states(optimizer: torch.optim.Optimizer, settings: OptimizerSettings) -> None:
+    moments = [state["exp_avg"] for state in optimizer.state.values() if "exp_avg" in state]
+    low_bit = [m for m in moments if type(getattr(m, "_local_tensor", m)).__module__.startswith("torchao.")]
+    # 8-bit states are for parameters of 4,096 numbers and more
+    large = [m for m in moments if m.numel() >= 4096 and m.numel() % 256 == 0]
+    if (settings.states == "8bit" and large and not low_bit) or (settings.states != "8bit" and low_bit):
+        found = "8bit" if low_bit else "float32 or host"
+        raise UserError(
+            f"the checkpoint's optimizer states are {found}, and optimizer.states is {settings.states}; resume with "
+            f"what it was started with"
+        )
