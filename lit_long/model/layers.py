@@ -30,7 +30,8 @@ def decoder_layers(model: Any) -> list[nn.Module]:
     if not isinstance(layers, nn.ModuleList) or not len(layers):
         raise UserError(
             f"{unwrapped(model).config.model_type}: {type(decoder(model)).__name__} has no list of decoder layers "
-            f"named 'layers', so model.levers cannot be applied to it; set levers: {{checkpointing: none, tile_size: 0}}"
+            f"named 'layers', so model.levers cannot be applied to it; set levers: {{checkpointing: none, "
+            f"tile_size: 0}}"
         )
     return list(layers)
 

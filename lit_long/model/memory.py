@@ -202,8 +202,8 @@ def estimate(model: ModelFacts, run: RunFacts, levers: Levers) -> MemoryEstimate
     tile = min(levers.tile_size, n) if levers.tile_size else n
     tiled = tile < n
     mlp, norms, rest = layer_bytes(model, p)
-    if tiled:  # of the MLP nothing, of a norm its input, and the MLP's input before it is cast
-        mlp, norms, rest = 0, 2 * p.residual * d, rest + p.residual * d
+    if tiled:  # of the MLP its input, before it is cast; of a norm its input
+        mlp, norms, rest = p.residual * d, 2 * p.residual * d, rest - p.mlp_inputs * p.compute * d
     cast = p.cast_weights * model.layer_parameters
     whole = (mlp + norms + rest) * n + cast
     checkpointed = 0 if levers.checkpointing == "none" else -(-model.layers // levers.checkpoint_every)
@@ -215,7 +215,10 @@ def estimate(model: ModelFacts, run: RunFacts, levers: Levers) -> MemoryEstimate
     way = 3 * d * p.residual * n + (2 * model.intermediate * p.compute * (tile if tiled else n))
     inside = (layer_bytes(model, p)[0] + 6 * model.intermediate * p.compute + 4 * p.norm * d) * tile if tiled else 0
     weight_gradients = model.layer_parameters * 4 if model.trained > model.parameters // 2 else 0
-    live = (whole - inputs if checkpointed else 0) + way + inside + weight_gradients
+    live = way + inside + weight_gradients
+    if checkpointed:  # layers behind the last checkpointed one are gone when that one is made again
+        behind = (model.layers - 1) % levers.checkpoint_every
+        live += max(0, whole - inputs - behind * whole)
     last_norm = (p.norm * d) * (tile if tiled else n)
     hidden = 2 * d * max(p.residual, 4) * n
     chunk = 3 * 4 * model.vocabulary * min(run.loss_chunk_size, n)
