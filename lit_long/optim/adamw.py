@@ -8,7 +8,7 @@ from torch import nn
 
 from lit_long.errors import UserError
 from lit_long.optim.host import HostAdamW
-from lit_long.optim.settings import OptimizerSettings
+from lit_long.optim.settings import OptimizerSettings, require_torchao
 
 
 def adamw(parameters: Iterable[nn.Parameter], settings: OptimizerSettings) -> torch.optim.Optimizer:
@@ -17,7 +17,7 @@ def adamw(parameters: Iterable[nn.Parameter], settings: OptimizerSettings) -> to
     PyTorch's fused kernel, where it has one for the device.
 
     Raises:
-        UserError: ``settings.states`` needs a library that is not installed, or does not fit sharded parameters.
+        UserError: ``settings.states`` needs a library that is not installed, or whole parameters and these are sharded.
     """
     trainable = [p for p in parameters if p.requires_grad]
     groups = [
@@ -27,7 +27,8 @@ def adamw(parameters: Iterable[nn.Parameter], settings: OptimizerSettings) -> to
     groups = [group for group in groups if group["params"]]
     common: dict[str, Any] = {"lr": settings.learning_rate, "betas": settings.betas, "eps": settings.eps}
     if settings.states == "8bit":
-        return _adamw_8bit(groups, common)
+        low_bit: torch.optim.Optimizer = require_torchao().AdamW8bit(groups, **common)
+        return low_bit
     if settings.states == "host":
         return HostAdamW(groups, **common)
     fused = all(p.device.type in ("cuda", "cpu", "xpu", "mps") and p.is_floating_point() for p in trainable)
@@ -35,18 +36,6 @@ def adamw(parameters: Iterable[nn.Parameter], settings: OptimizerSettings) -> to
     # says that a float16 gradient scaler may leave unscaling to the kernel, for which Lightning refuses to clip;
     # there is no such scaler in any precision that lit-long allows
     optimizer._step_supports_amp_scaling = False
-    return optimizer
-
-
-def _adamw_8bit(groups: list[dict[str, Any]], common: dict[str, Any]) -> torch.optim.Optimizer:
-    try:
-        from torchao.optim import AdamW8bit
-    except ImportError as error:
-        raise UserError(
-            "optimizer.states is 8bit, which torchao does, and it is not installed: pip install 'lit-long[lowbit]' "
-            "(or torchao), or set states to float32 or host"
-        ) from error
-    optimizer: torch.optim.Optimizer = AdamW8bit(groups, **common)
     return optimizer
 
 

@@ -47,7 +47,9 @@ class HostAdamW(torch.optim.Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+        # every key of AdamW's, so that it reads our groups
+        defaults = torch.optim.AdamW([torch.zeros(1)], fused=True).defaults
+        super().__init__(params, defaults | {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
         for parameter in self._parameters():
             if isinstance(parameter, DTensor):
                 raise UserError(
@@ -122,7 +124,17 @@ class HostAdamW(torch.optim.Optimizer):
         return super().state_dict() | {"state": state}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the state of a HostAdamW or a ``torch.optim.AdamW``."""
+        """Take over the state of a HostAdamW or a ``torch.optim.AdamW``.
+
+        Raises:
+            UserError: it is one of 8-bit moments.
+        """
+        tensors = [value for moments in state_dict["state"].values() for value in moments.values()]
+        if not all(type(value) is torch.Tensor for value in tensors):
+            raise UserError(
+                "the checkpoint's optimizer states are 8bit, and optimizer.states is host; resume with what it was "
+                "started with"
+            )
         super().load_state_dict(state_dict | {"state": {}})
         for i, parameter in enumerate(self._parameters()):
             if i in state_dict["state"]:

@@ -112,10 +112,8 @@ def _two_ranks(strategy, config, lora, setting, precision, batch):
     """Loss and whole gradients of both ranks' rows."""
     whole = _Whole(tiny_model(config, lora=lora))
     apply_levers(whole.model, setting)
-    if strategy == "fsdp2":
-        run = _shard(whole, precision)
-    else:
-        run = torch.nn.parallel.DistributedDataParallel(whole)
+    fsdp = strategy == "fsdp2"
+    run = _shard(whole, precision) if fsdp else torch.nn.parallel.DistributedDataParallel(whole)
     rank = torch.distributed.get_rank()
     mine = {key: value[2 * rank : 2 * rank + 2] for key, value in batch.items()}
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "autocast", cache_enabled=False):
@@ -124,7 +122,7 @@ def _two_ranks(strategy, config, lora, setting, precision, batch):
     total = loss.detach() / 2
     torch.distributed.all_reduce(total)
     grads = {name: p.grad for name, p in whole.model.named_parameters() if p.grad is not None}
-    return total, {name: g.full_tensor() if strategy == "fsdp2" else g for name, g in grads.items()}
+    return total, {name: g.full_tensor() if fsdp else g for name, g in grads.items()}
 
 
 def _rank(rank, port, config, corpus, folder):
