@@ -1,10 +1,7 @@
 """Load a model to measure it: a Hugging Face folder, a Hub id, or a training checkpoint of lit-long."""
 
 import json
-import pickle
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +53,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         what = "is a directory (a sharded checkpoint?)" if file.is_dir() else "does not exist"
         raise UserError(f"{path}: {what}; give a single-file checkpoint written by lit-long fit")
     try:
-        state = _load(file)
+        state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        if "torchao" in str(error):
-            reason = "its optimizer states are 8-bit ones of torchao: pip install 'lit-long[lowbit]' to read it"
         raise UserError(f"{path}: not a readable checkpoint ({reason})") from error
     if not isinstance(state, dict) or "lit_long" not in state:
         raise UserError(f"{path}: a checkpoint, but not one of lit-long (it has no 'lit_long' record)")
@@ -69,16 +64,6 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{path}: format {state['lit_long']['format']} is newer than this lit-long ({CHECKPOINT_FORMAT}); update it"
         )
     return state
-
-
-def _load(file: Path) -> Any:
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        if "torchao" not in str(error) or find_spec("torchao") is None:
-            raise
-        import_module("torchao.optim")  # allows its kind of tensor
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
 
 
 def _from_checkpoint(path: str) -> LoadedModel:

@@ -8,7 +8,8 @@ from torch import nn
 
 from lit_long.errors import UserError
 from lit_long.optim.host import HostAdamW
-from lit_long.optim.settings import OptimizerSettings, require_torchao
+from lit_long.optim.low_bit import adamw_8bit, is_low_bit
+from lit_long.optim.settings import OptimizerSettings
 
 
 def adamw(parameters: Iterable[nn.Parameter], settings: OptimizerSettings) -> torch.optim.Optimizer:
@@ -27,8 +28,7 @@ def adamw(parameters: Iterable[nn.Parameter], settings: OptimizerSettings) -> to
     groups = [group for group in groups if group["params"]]
     common: dict[str, Any] = {"lr": settings.learning_rate, "betas": settings.betas, "eps": settings.eps}
     if settings.states == "8bit":
-        low_bit: torch.optim.Optimizer = require_torchao().AdamW8bit(groups, **common)
-        return low_bit
+        return adamw_8bit(groups, **common)
     if settings.states == "host":
         return HostAdamW(groups, **common)
     fused = all(p.device.type in ("cuda", "cpu", "xpu", "mps") and p.is_floating_point() for p in trainable)
@@ -70,9 +70,9 @@ def reapply(
 
 def _check_states(optimizer: torch.optim.Optimizer, settings: OptimizerSettings) -> None:
     moments = [state["exp_avg"] for state in optimizer.state.values() if "exp_avg" in state]
-    low_bit = [m for m in moments if type(getattr(m, "_local_tensor", m)).__module__.startswith("torchao.")]
+    low_bit = any(is_low_bit(moment) for moment in moments)
     # 8-bit states are for parameters of 4,096 numbers and more
-    large = [m for m in moments if m.numel() >= 4096 and m.numel() % 256 == 0]
+    large = any(not is_low_bit(moment) and moment.numel() >= 4096 and moment.numel() % 256 == 0 for moment in moments)
     if (settings.states == "8bit" and large and not low_bit) or (settings.states != "8bit" and low_bit):
         found = "8bit" if low_bit else "float32 or host"
         raise UserError(

@@ -5,10 +5,10 @@ Llama 2 Long: 2,000 warm-up steps, peak 2e-5 (7B, 13B) or 1e-5 (34B, 70B) for co
 """
 
 from dataclasses import dataclass
-from importlib import import_module
-from typing import Any, Literal
+from typing import Literal
 
 from lit_long.errors import UserError
+from lit_long.optim.low_bit import require_torchao
 
 
 @dataclass(kw_only=True)
@@ -48,18 +48,3 @@ class OptimizerSettings:
             raise UserError(f"optimizer.final_lr_ratio is {self.final_lr_ratio}; it must be between 0 and 1")
         if self.states == "8bit":
             require_torchao()
-
-
-def require_torchao() -> Any:
-    """``torchao.optim``, whose import also lets ``torch.load(weights_only=True)`` read its states.
-
-    Raises:
-        UserError: it is not installed.
-    """
-    try:
-        return import_module("torchao.optim")
-    except ImportError as error:
-        raise UserError(
-            "optimizer.states is 8bit, which torchao does, and torchao cannot be imported "
-            f"({error}): pip install 'lit-long[lowbit]', or set states to float32 or host"
-        ) from error
