@@ -75,9 +75,10 @@ class ModelFlops:
         """Model FLOPs of forward and backward."""
         return (6 * self.trained + 4 * self.frozen) * tokens + 3 * self.pair * pairs
 
-    def recomputation(self, tokens: float, pairs: float) -> float:
-        """FLOPs that gradient checkpointing adds: the layers' forward once more."""
-        return 2 * (self.trained + self.frozen - self.head) * tokens + self.pair * pairs
+    def recomputation(self, tokens: float, pairs: float, *, layers: float = 1.0, attention: float = 1.0) -> float:
+        """FLOPs that activation checkpointing adds: forward once more, for these shares of the layers' matrices and of
+        attention (1: all of it)."""
+        return 2 * layers * (self.trained + self.frozen - self.head) * tokens + attention * self.pair * pairs
 
 
 def model_flops(model: Any) -> ModelFlops:

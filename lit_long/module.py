@@ -15,10 +15,11 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
 from lit_long.errors import UserError
 from lit_long.model.build import BuiltModel, ModelSpec, build_model, native_config
-from lit_long.model.forward import check_output_layer, next_token_loss, unwrapped
-from lit_long.model.levers import Levers
+from lit_long.model.forward import next_token_loss, unwrapped
+from lit_long.model.levers import NO_LEVERS, Levers, recomputed
 from lit_long.model.lora import LoraSettings, plain_lora_config
 from lit_long.model.memory import RunFacts, device_memory
+from lit_long.model.output_layer import check_output_layer
 from lit_long.model.rope_stages import RopeStages
 from lit_long.optim import OptimizerSettings, adamw, reapply, schedule
 from lit_long.record import checkpoint_record
@@ -43,7 +44,8 @@ class LongContextModule(LightningModule):
         lora: low-rank adapters instead of full training.
         attention: ``packed`` (documents do not see each other, memory linear in length) or ``sdpa`` (transformers').
         levers: memory and speed (activation checkpointing and more); default: what length and memory ask for.
-        loss_chunk_size: tokens whose logits exist at once.
+        loss_chunk_size: tokens whose logits exist at once; default: about 48 MiB of logits on a CPU, 512 MiB on a GPU.
+        z_loss: factor of the squared log-normaliser in the loss, e.g. 1e-4; 0: none. It is logged apart from the loss.
 
     Raises:
         UserError: see :func:`lit_long.model.build.native_config` and :func:`lit_long.rope.scale_rope`.
@@ -63,7 +65,8 @@ class LongContextModule(LightningModule):
         lora: LoraSettings | None = None,
         attention: Literal["packed", "sdpa"] = "packed",
         levers: Levers | None = None,
-        loss_chunk_size: int = 1024,
+        loss_chunk_size: int | None = None,
+        z_loss: float = 0.0,
     ) -> None:
         super().__init__()
         if rope is not None and rope_schedule is not None:
@@ -82,10 +85,15 @@ class LongContextModule(LightningModule):
         )
         self.optimizer_settings = optimizer if optimizer is not None else OptimizerSettings()
         self.tokenizer_name = tokenizer if tokenizer is not None else model
-        self.loss_chunk_size = loss_chunk_size
+        if z_loss < 0 or (loss_chunk_size is not None and loss_chunk_size < 1):
+            raise UserError(
+                f"model.z_loss is {z_loss}, it must be 0 or more; model.loss_chunk_size is {loss_chunk_size}, it must "
+                f"be at least 1, or null"
+            )
+        self.loss_chunk_size, self.z_loss = loss_chunk_size, z_loss
         self.model: Any = None
         self.built: BuiltModel | None = None
-        self._step_loss: torch.Tensor | float = 0.0
+        self._step_losses: torch.Tensor | float = 0.0  # [cross-entropy, z-loss] of the step so far
         self._started = time.monotonic()
         self._seconds_before = 0.0  # spent before a resume
         self.strict_loading = lora is None  # adapter checkpoints leave the frozen base out
@@ -120,6 +128,11 @@ class LongContextModule(LightningModule):
             optimizer_states=self.optimizer_settings.states,
             loss_chunk_size=self.loss_chunk_size,
         )
+
+    @property
+    def recomputed(self) -> dict[str, float]:
+        """Shares of the layers' matrices and of attention that the backward pass computes again."""
+        return recomputed(self.model, self.built.levers if self.built is not None else NO_LEVERS)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with the schedule over ``trainer.max_steps`` optimizer steps."""
@@ -193,16 +206,16 @@ class LongContextModule(LightningModule):
                 "the batch has no step_target_weight (targets in the whole optimizer step, over all ranks and "
                 "micro-batches); use lit_long.data.PretrainData, or put it into your batches"
             )
-        loss = next_token_loss(self.model, batch, chunk_size=self.loss_chunk_size)
-        share = loss / max(batch["step_target_weight"], 1e-9)
-        self._step_loss = self._step_loss + share.detach()
-        return share * self.trainer.accumulate_grad_batches * self.trainer.world_size
+        sums = next_token_loss(self.model, batch, chunk_size=self.loss_chunk_size, z_loss=self.z_loss)
+        whole = max(batch["step_target_weight"], 1e-9)
+        self._step_losses = self._step_losses + torch.stack([sums.loss.detach() - sums.z_loss, sums.z_loss]) / whole
+        return sums.loss / whole * self.trainer.accumulate_grad_batches * self.trainer.world_size
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Log the step's loss over all its tokens, its gradient norm before clipping, and the learning rate."""
-        loss = torch.as_tensor(self._step_loss, device=self.device)
-        self._step_loss = 0.0
-        loss = self.trainer.strategy.reduce(loss, reduce_op="sum")
+        """Log the step's cross-entropy over all its tokens, its gradient norm before clipping, the learning rate."""
+        losses = torch.as_tensor(self._step_losses, device=self.device)
+        self._step_losses = 0.0
+        loss, z_loss = self.trainer.strategy.reduce(losses, reduce_op="sum")
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters() if p.grad is not None])
         if not bool(torch.isfinite(loss)):
             raise UserError(
@@ -210,7 +223,8 @@ class LongContextModule(LightningModule):
                 f"data of this step"
             )
         rate = optimizer.param_groups[0]["lr"]
-        self.log_dict({"loss": loss, "grad_norm": norm, "lr": rate}, on_step=True, on_epoch=False, rank_zero_only=True)
+        values = {"loss": loss, "grad_norm": norm, "lr": rate} | ({"z_loss": z_loss} if self.z_loss else {})
+        self.log_dict(values, on_step=True, on_epoch=False, rank_zero_only=True)
 
     # -- validation -------------------------------------------------------------------------------------------------
     def on_validation_epoch_start(self) -> None:
@@ -222,11 +236,9 @@ class LongContextModule(LightningModule):
 
     def validation_step(self, batch: dict[str, Any], batch_index: int, dataloader_idx: int = 0) -> None:
         """Add the batch's loss and target count to those of its held-out source."""
-        loss = next_token_loss(self.model, batch, chunk_size=self.loss_chunk_size)
-        weights = batch.get("target_weights")
-        counted = batch["target_ids"] != -100
-        count = (counted * weights).sum() if weights is not None else counted.sum()
-        self._held_out[min(dataloader_idx, len(self._held_out) - 1)] += torch.stack([loss.double(), count.double()])
+        sums = next_token_loss(self.model, batch, chunk_size=self.loss_chunk_size)
+        both = torch.stack([sums.loss.double(), sums.weight.double()])
+        self._held_out[min(dataloader_idx, len(self._held_out) - 1)] += both
 
     def on_validation_epoch_end(self) -> None:
         """Token means over all ranks, of all sources and of each: sums and counts are added, then divided."""

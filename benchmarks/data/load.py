@@ -103,7 +103,7 @@ def memories(base, work):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--text", type=Path, nargs="+", default=[BOOKS], help="JSON lines (.zst or plain): id, text")
+    parser.add_argument("--text", type=Path, nargs="+", default=[BOOKS], help="JSON lines (.zst or plain): text")
     parser.add_argument("--tokenizer", default=str(TOKENIZER), help="folder, Hub id or .gguf of a fast tokenizer")
     parser.add_argument("--corpus", help="a corpus that lit-long prepare wrote from that text; default: prepare it")
     parser.add_argument("--seconds", type=float, default=10, help="of each measurement of speed")

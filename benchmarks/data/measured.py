@@ -69,7 +69,8 @@ def proportional_memory(pid):
 def run_alone(script, arguments, *, environment=None):
     """Run ``python SCRIPT ARGUMENTS --result FILE`` and return its JSON, with ``wall``, ``cpu`` and ``memory``.
 
-    ``wall`` and ``cpu`` are seconds, ``memory`` is what ``MemoryPeak`` found, in MiB. What fails comes back as ``{"error": last line}``: a benchmark of several goes on without it.
+    ``wall`` and ``cpu`` are seconds, ``memory`` is what ``MemoryPeak`` found, in MiB. What fails comes back as
+    ``{"error": last line}``: a benchmark of several goes on without it.
     """
     with tempfile.TemporaryDirectory() as folder:
         result, log = Path(folder) / "result.json", Path(folder) / "log"

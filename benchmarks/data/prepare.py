@@ -52,7 +52,7 @@ def split_text(sources, folder, files, megabytes):
                     continue
                 own += len(row["text"])
                 least = sizes.index(min(sizes))
-                text = json.dumps({"text": row["text"], "id": f"{source.name}:{row['id']}"}, ensure_ascii=False) + "\n"
+                text = json.dumps({"text": row["text"], "id": f"{source.name}:{documents}"}, ensure_ascii=False) + "\n"
                 outputs[least].write(text)
                 sizes[least] += len(text)
                 documents += 1
@@ -171,7 +171,7 @@ def table(rows, text, facts, found, command, repeats):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--text", type=Path, nargs="+", default=[BOOKS], help="JSON lines (.zst or plain): id, text")
+    parser.add_argument("--text", type=Path, nargs="+", default=[BOOKS], help="JSON lines (.zst or plain): text")
     parser.add_argument("--tokenizer", default=str(TOKENIZER), help="folder, Hub id or .gguf of a fast tokenizer")
     parser.add_argument("--files", type=int, default=16, help="files that the text is cut into")
     parser.add_argument("--megabytes", type=float, default=math.inf, help="millions of characters of each text")

@@ -105,6 +105,9 @@ def bare_processes(job):
 
 def lit_long(job):
     """``lit-long prepare`` through its Python entry."""
+    import datasets  # noqa: F401 - it imports them when it needs them; others' imports are not counted either
+    import transformers  # noqa: F401
+
     from lit_long.data.corpus import TokenCorpus
     from lit_long.data.prepare import PrepareConfig, prepare
     from lit_long.data.sources import Source

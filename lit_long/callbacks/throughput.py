@@ -1,40 +1,69 @@
-"""Tokens and FLOPs per second over the last optimizer steps, all devices together."""
+"""What training gets done per second: tokens, FLOPs, MFU; memory; and who waits for what."""
 
+import resource
+import sys
 import time
 from collections import deque
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lit_long.callbacks.fetch_clock import FetchClock
+from lit_long.callbacks.own_clock import OwnClock
 from lit_long.errors import UserError
 from lit_long.flops import ModelFlops, causal_pairs, model_flops, peak_flops
+
+
+@dataclass(frozen=True)
+class _Step:
+    seconds: float
+    tokens: int
+    flops: float
+    recomputed: float
+    waited: float  # for data, the rank that waited longest
 
 
 class Throughput(Callback):
     """Logs tokens, sequence length and work done, after each optimizer step.
 
-    ``tokens_per_second`` and ``tflops_per_second`` are of all devices together, averaged over ``window`` steps;
-    ``tokens`` and ``flops`` are totals since the start of training, over resumes, too. FLOPs are model FLOPs, by the
-    lengths of the documents (:mod:`lit_long.flops`), for a module that has a transformers causal LM as ``model``.
-    ``mfu``, their share of the devices' bfloat16 peak, is logged in ``bf16-mixed`` on GPUs whose peak is known. With a
-    length schedule ``stage`` (from 1) is logged, too. Time of validation and checkpoints is not counted.
+    Logged, rates averaged over ``window`` steps, time of validation and checkpoints not counted:
+
+    - ``tokens_per_second`` of all devices together, ``tokens_per_second_per_device``, ``tokens`` in all;
+    - ``tflops_per_second`` of all devices, ``flops`` in all: **model** FLOPs, by the lengths of the documents
+      (:mod:`lit_long.flops`), for a module that has a transformers causal LM as ``model``. What activation
+      checkpointing computes again is no work done for the model; it is logged apart, as
+      ``recomputed_tflops_per_second``, where the module says what it recomputes (``module.recomputed``);
+    - ``mfu``: model FLOPs as a share of the devices' peak: ``peak_flops``, else the dense bfloat16 peak of known GPUs
+      when training in bfloat16;
+    - ``data_wait``: share of the time in which training waited for a batch, of the rank that waited longest;
+    - ``peak_memory_gib``: most memory of any rank since the run began: allocated by PyTorch on a GPU, else of the whole
+      process;
+    - with several ranks ``straggler``: how much longer than the mean the slowest rank took to the point where it first
+      waits for the others (:class:`~lit_long.callbacks.own_clock.OwnClock`), and ``work_spread``: how much more than
+      the mean the rank with most attention work had;
+    - ``sequence_length`` and, with a length schedule, ``stage`` (from 1).
 
     Args:
         window: optimizer steps that the rates are averaged over.
+        peak_flops: peak of one device in FLOP/s, for ``mfu``; default: known for some GPUs.
     """
 
-    def __init__(self, *, window: int = 20) -> None:
-        self._steps: deque[tuple[float, int, float]] = deque(maxlen=window)  # seconds, tokens, FLOPs
+    def __init__(self, *, window: int = 20, peak_flops: float | None = None) -> None:
+        if window < 1 or (peak_flops is not None and peak_flops <= 0):
+            raise UserError(f"Throughput: window is {window}, peak_flops {peak_flops}; both must be above 0")
+        self._steps: deque[_Step] = deque(maxlen=window)
         self._tokens = 0
         self._pairs: torch.Tensor | int = 0  # (query, key) pairs of this device's micro-batches
-        self._pairs_of_step = 0.0  # of all devices
-        self._began = 0.0
+        self._ranks = torch.zeros(1, 4, dtype=torch.float64)  # of each rank: pairs, own seconds, seconds waited, bytes
+        self._began = self._waited_before = 0.0
         self._step = 0
         self._flops: float | None = 0.0  # total; None: not known
         self._restored = False
         self._costs: ModelFlops | None = None
-        self._peak: float | None = None
+        self._peak = peak_flops
+        self._fetches, self._own = FetchClock(), OwnClock()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count what a token costs."""
@@ -46,23 +75,36 @@ class Throughput(Callback):
         except UserError as error:
             if trainer.is_global_zero:
                 pl_module.print(f"flops are not logged: {error}")
-        if trainer.precision == "bf16-mixed":
+        if self._peak is None and trainer.precision == "bf16-mixed":
             self._peak = peak_flops(pl_module.device)
+        if pl_module.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(pl_module.device)
+        self._fetches.attach(trainer)
+        self._fetches.take()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Start the clock of a step at its first micro-batch."""
         if self._tokens == 0:
             self._began, self._step = time.perf_counter(), trainer.global_step
+            self._waited_before = self._fetches.take()  # later micro-batches are waited for inside of the step's time
+            self._own.start(pl_module.device)
         self._tokens += batch["input_ids"].numel() * trainer.world_size
         if self._costs is not None:
             self._pairs = self._pairs + causal_pairs(batch)
 
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: torch.Tensor) -> None:
+        """The last thing before gradients are exchanged, if this micro-batch is the step's last."""
+        self._own.mark()
+
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Read the pairs of all devices here, where the module waits for its loss, and not behind the optimizer."""
-        if self._costs is not None:
-            self._pairs_of_step = float(trainer.strategy.reduce(self._pairs, reduce_op="sum"))
+        """Read all devices' numbers here, where the module waits for its loss, and not behind the optimizer."""
+        waited = self._waited_before + self._fetches.take()
+        own = [self._own.seconds(), waited, _peak_memory(pl_module.device)]
+        ranks = torch.tensor([0.0, *own], dtype=torch.float64, device=pl_module.device)
+        ranks[0] = self._pairs
+        self._ranks = trainer.strategy.all_gather(ranks).reshape(-1, 4).cpu()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -70,27 +112,56 @@ class Throughput(Callback):
         """Log after the step's last micro-batch."""
         if trainer.global_step == self._step:
             return
-        work = self._costs.step(self._tokens, self._pairs_of_step) if self._costs is not None else 0.0
-        self._steps.append((time.perf_counter() - self._began, self._tokens, work))
-        seconds = max(sum(s for s, _, _ in self._steps), 1e-9)
-        values = {
-            "tokens_per_second": sum(t for _, t, _ in self._steps) / seconds,
+        seconds = time.perf_counter() - self._began + self._waited_before
+        pairs, own, waited, memory = self._ranks.unbind(dim=1)
+        wait = float(waited.max())
+        work = again = 0.0
+        if self._costs is not None:
+            work = self._costs.step(self._tokens, float(pairs.sum()))
+            again = self._costs.recomputation(self._tokens, float(pairs.sum()), **_recomputed(pl_module))
+        self._steps.append(_Step(seconds, self._tokens, work, again, wait))
+        values = self._rates(trainer.world_size) | {
             "tokens": float(trainer.global_step * self._tokens),
             "sequence_length": float(batch["input_ids"].shape[1]),
+            "peak_memory_gib": float(memory.max()) / 2**30,
         }
-        if self._costs is not None:
-            rate = sum(w for _, _, w in self._steps) / seconds
-            values["tflops_per_second"] = rate / 1e12
-            if self._peak is not None:
-                values["mfu"] = rate / (self._peak * trainer.world_size)
-            if self._flops is not None:
-                self._flops += work
-                values["flops"] = self._flops
+        if self._costs is not None and self._flops is not None:
+            self._flops += work
+            values["flops"] = self._flops
+        if len(own) > 1:
+            values["straggler"] = _excess(own)
+            if self._costs is not None:
+                values["work_spread"] = _excess(pairs)
         spans = getattr(getattr(trainer, "datamodule", None), "spans", ())
         if len(spans) > 1:
             values["stage"] = 1.0 + max(span.index for span in spans if span.first_step <= self._step)
         self._tokens = self._pairs = 0
         pl_module.log_dict(values, on_step=True, on_epoch=False, rank_zero_only=True)
+
+    def _rates(self, devices: int) -> dict[str, float]:
+        seconds = max(sum(step.seconds for step in self._steps), 1e-9)
+        tokens = sum(step.tokens for step in self._steps) / seconds
+        values = {
+            "tokens_per_second": tokens,
+            "tokens_per_second_per_device": tokens / devices,
+            "data_wait": sum(step.waited for step in self._steps) / seconds,
+        }
+        if self._costs is not None:
+            rate = sum(step.flops for step in self._steps) / seconds
+            values["tflops_per_second"] = rate / 1e12
+            if again := sum(step.recomputed for step in self._steps):
+                values["recomputed_tflops_per_second"] = again / seconds / 1e12
+            if self._peak is not None:
+                values["mfu"] = rate / (self._peak * devices)
+        return values
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let go of the trainer's profiler."""
+        self._fetches.detach()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Let go of the trainer's profiler."""
+        self._fetches.detach()
 
     def state_dict(self) -> dict[str, Any]:
         """FLOPs so far."""
@@ -99,3 +170,22 @@ class Throughput(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""
         self._flops, self._restored = state_dict["flops"], True
+
+
+def _recomputed(pl_module: LightningModule) -> dict[str, float]:
+    """Shares of the layers and of attention that are computed twice, as the module says; none if it does not."""
+    return dict(getattr(pl_module, "recomputed", {"layers": 0.0, "attention": 0.0}))
+
+
+def _excess(values: torch.Tensor) -> float:
+    """How far the greatest is above the mean, as a share of it."""
+    mean = float(values.mean())
+    return float(values.max()) / mean - 1 if mean > 0 else 0.0
+
+
+def _peak_memory(device: torch.device) -> float:
+    """Bytes: allocated by PyTorch on a GPU, else the process' resident memory; the most so far."""
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)

@@ -1,26 +1,31 @@
 """From a packed batch to its loss: hidden states of the decoder, then the chunked loss on the output embedding.
 
 The decoder and the output layer are called apart so that S x V logits are never made. That is only right for models
-whose logits are a plain linear map of the last hidden state; :func:`check_output_layer` proves it against the model's
-own ``forward`` on a short probe (Gemma 2 caps its logits, Cohere and Granite scale them).
+whose logits are a known function of the last hidden state, which :mod:`lit_long.model.output_layer` proves.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
 
-from lit_long.errors import UserError
-from lit_long.loss import linear_cross_entropy
+from lit_long.loss import LossSums, OutputTransform, linear_cross_entropy
 
-PROBE_TOKENS = 16
-PROBE_RANGE = 100.0  # beyond the logit caps in use (Gemma 2: 30)
+_SHARDED_FORWARD = "_lit_long_forward"
 
 
 def unwrapped(model: Any) -> Any:
     """The transformers model inside a peft wrapper, or the model itself."""
     # peft leaves its peft_config on the inner model, too
     return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def output_transform(config: Any) -> OutputTransform:
+    """What a model of this config does to its logits behind the output layer, as transformers names it."""
+    scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
+    cap = getattr(config, "final_logit_softcapping", None)
+    return OutputTransform(scale=scale, softcap=None if cap is None else float(cap))
 
 
 def hidden_states(model: Any, batch: dict[str, Any]) -> torch.Tensor:
@@ -40,65 +45,51 @@ def hidden_states(model: Any, batch: dict[str, Any]) -> torch.Tensor:
     return states
 
 
-def next_token_loss(model: Any, batch: dict[str, Any], *, chunk_size: int = 1024) -> torch.Tensor:
-    """Sum of the (weighted) target losses of a packed batch, in nats; a scalar with gradient.
+def next_token_loss(
+    model: Any, batch: dict[str, Any], *, chunk_size: int | None = None, z_loss: float = 0.0
+) -> LossSums:
+    """Sums of the (weighted) target losses of a packed batch, in nats.
 
     Args:
-        model: a transformers causal LM, bare or in a peft wrapper.
+        model: a transformers causal LM, bare, in a peft wrapper, or sharded with ``fully_shard`` (FSDP2).
         batch: see :mod:`lit_long.data.packing`; ``target_weights`` [B, S] is optional.
         chunk_size: tokens whose logits exist at once.
+        z_loss: factor of the squared log-normaliser.
     """
-    head = unwrapped(model).get_output_embeddings()
+    return in_forward(model, partial(_loss, model, batch, chunk_size, z_loss))
+
+
+def _loss(model: Any, batch: dict[str, Any], chunk_size: int | None, z_loss: float) -> LossSums:
+    inner = unwrapped(model)
+    head = inner.get_output_embeddings()
     return linear_cross_entropy(
         hidden_states(model, batch),
         head.weight,
         batch["target_ids"],
+        batch.get("target_weights"),
         bias=getattr(head, "bias", None),
-        target_weights=batch.get("target_weights"),
+        transform=output_transform(inner.config),
+        z_loss=z_loss,
         chunk_size=chunk_size,
     )
 
 
-@torch.no_grad()
-def check_output_layer(model: Any) -> float:
-    """Prove on a probe that logits are a plain linear map of the hidden states.
+def in_forward(model: Any, function: Callable[[], Any]) -> Any:
+    """Call ``function`` as if it were the model's forward pass.
 
-    Returns:
-        The largest difference from the model's own logits, as a share of their range.
-
-    Raises:
-        UserError: they differ, so that our loss would be another function than the model's.
+    A model sharded with FSDP2 has whole parameters only inside a forward pass; ours calls the decoder and reads the
+    output embedding, which no forward pass of the model encloses.
     """
-    inner = unwrapped(model)
-    head = inner.get_output_embeddings()
-    if not isinstance(head, nn.Linear):
-        raise UserError(f"{inner.config.model_type}: the output layer is a {type(head).__name__}, not a linear layer")
-    vocab = inner.get_input_embeddings().weight.shape[0]
-    ids = (torch.arange(PROBE_TOKENS, device=head.weight.device) * 97 % vocab).unsqueeze(0)
-    batch = {"input_ids": ids, "position_ids": torch.arange(PROBE_TOKENS, device=ids.device).unsqueeze(0)}
-    modes = [(module, module.training) for module in inner.modules()]
-    # logits of a fresh model are far below any cap and would pass: enlarge them behind the output layer
-    gain = 1.0
+    from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 
-    def enlarge(module: nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor:
-        nonlocal gain
-        gain = PROBE_RANGE / max(float(output.abs().max()), 1e-6)
-        return output * gain
+    root: Any = next((module for module in (model, unwrapped(model)) if isinstance(module, FSDPModule)), None)
+    if root is None:
+        return function()
+    if not hasattr(root, _SHARDED_FORWARD):
+        setattr(root, _SHARDED_FORWARD, _call)
+        register_fsdp_forward_method(root, _SHARDED_FORWARD)
+    return getattr(root, _SHARDED_FORWARD)(function)
 
-    hook = head.register_forward_hook(enlarge)
-    try:
-        inner.eval()
-        own = inner(**batch, use_cache=False).logits.float() / gain
-        ours = nn.functional.linear(hidden_states(inner, batch), head.weight, head.bias).float()
-    finally:
-        hook.remove()
-        for module, training in modes:
-            module.training = training
-    difference = float((own - ours).abs().max() / own.abs().max().clamp(min=1e-6))
-    if difference > 1e-3:
-        raise UserError(
-            f"{inner.config.model_type}: its logits are not the output embedding times the hidden state (they differ "
-            f"by {difference:.1%} of their range; a logit cap or scale?), so the chunked loss would train another "
-            f"function. This model type is not supported"
-        )
-    return difference
+
+def _call(function: Callable[[], Any]) -> Any:
+    return function()

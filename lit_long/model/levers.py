@@ -73,6 +73,7 @@ class Levers:
         return ", ".join([*parts, "compiled layers"] if self.compile else parts)
 
 
+MLP_NAMES = ("mlp", "feed_forward")
 NO_LEVERS = Levers(checkpointing="none", offload=False, tile_size=0)
 
 
@@ -105,6 +106,29 @@ def apply_levers(model: Any, levers: Levers) -> None:
     _wrap_layers(layers, levers, bodies)
 
 
+def recomputed(model: Any, levers: Levers) -> dict[str, float]:
+    """What ``levers`` make the backward pass compute again.
+
+    Returns:
+        ``layers``: share of the weights in the layers' matrices that tokens are multiplied with once more (at most:
+        PyTorch ends the second run where nothing more is needed, mostly before a layer's last matrix);
+        ``attention``: share of attention that runs once more, exactly.
+    """
+    if levers == NO_LEVERS:
+        return {"layers": 0.0, "attention": 0.0}
+    layers = decoder_layers(model)
+    again = total = attention = 0.0
+    for index, layer in enumerate(layers):
+        weights = sum(p.numel() for p in layer.parameters() if p.ndim > 1)
+        mlp = sum(p.numel() for name in MLP_NAMES for p in getattr(layer, name, nn.Module()).parameters() if p.ndim > 1)
+        checkpointed = levers.checkpointing != "none" and index % levers.checkpoint_every == 0
+        total += weights
+        # a tile is made again whether its layer is or not, and only once
+        again += weights if checkpointed else mlp if levers.tile_size else 0
+        attention += checkpointed and levers.checkpointing == "full"
+    return {"layers": again / total, "attention": attention / len(layers)}
+
+
 def _wrap_layers(layers: list[nn.Module], levers: Levers, bodies: dict[type, Any]) -> None:
     from lit_long.model.checkpointing import Checkpointed
     from lit_long.model.layers import Forward
@@ -127,7 +151,7 @@ def _tile(model: Any, layers: list[nn.Module], levers: Levers) -> None:
     assert isinstance(levers.tile_size, int)
     width = int(model.get_input_embeddings().weight.shape[1])
     found = [(f"layer {i}: {name}", part) for i, layer in enumerate(layers) for name, part in layer.named_children()]
-    mlps = [(name, part) for name, part in found if name.endswith((": mlp", ": feed_forward"))]
+    mlps = [(name, part) for name, part in found if name.split(": ")[1] in MLP_NAMES]
     if len(mlps) < len(layers):
         kinds = sorted({f"{n} ({type(m).__name__})" for n, m in layers[0].named_children()})
         raise UserError(

@@ -18,8 +18,8 @@ insides, q and m copies of what the attention's and the MLP's matrices take (und
 - with ``offload`` the inputs are on the host, four of them on the device: two that leave, one in use, one that comes;
 - while a checkpointed layer is in its backward, one layer is there whole, with two gradients of width F and three of
   width D on their way (and one of a weight). In tiles of T tokens, the insides of MLP and norms are there for T tokens;
-- the last norm and the loss: the last hidden state, its norm and the gradient, and three times a chunk's logits in
-  float32; with a trained output matrix its gradient.
+- the last norm and the loss: the last hidden state, its norm and the gradient, and twice a chunk's logits in float32;
+  under autocast the output matrix once more, and if it is trained its gradient, twice.
 
 Not counted: the framework itself (CUDA context, workspaces, fragments: what :data:`RESERVE` leaves is for it), batches,
 sharding.
@@ -30,6 +30,7 @@ from typing import Any
 
 import torch
 
+from lit_long.loss.chunked import default_chunk_size
 from lit_long.model.layers import decoder_layers
 from lit_long.model.levers import Levers
 
@@ -128,7 +129,7 @@ class RunFacts:
         device_type: ``cuda`` or ``cpu``.
         precision: a key of :data:`PRECISIONS`.
         optimizer_states: as in :class:`lit_long.optim.OptimizerSettings`.
-        loss_chunk_size: tokens whose logits exist at once.
+        loss_chunk_size: tokens whose logits exist at once; None: the loss's own choice.
     """
 
     sequence_length: int
@@ -137,7 +138,7 @@ class RunFacts:
     device_type: str = "cuda"
     precision: str = "32-true"
     optimizer_states: str = "float32"
-    loss_chunk_size: int = 1024
+    loss_chunk_size: int | None = None
 
     @property
     def tokens(self) -> int:
@@ -221,8 +222,9 @@ def estimate(model: ModelFacts, run: RunFacts, levers: Levers) -> MemoryEstimate
         live += max(0, whole - inputs - behind * whole)
     last_norm = (p.norm * d) * (tile if tiled else n)
     hidden = 2 * d * max(p.residual, 4) * n
-    chunk = 3 * 4 * model.vocabulary * min(run.loss_chunk_size, n)
-    head = 4 * model.vocabulary * d * (1 + model.head_trained)
+    size = run.loss_chunk_size or default_chunk_size(model.vocabulary, torch.device(run.device_type))
+    chunk = 2 * 4 * model.vocabulary * min(size, n)
+    head = model.vocabulary * d * (p.cast_weights + (8 if model.head_trained else 0))
     return MemoryEstimate(
         weights=4 * model.parameters,
         gradients=4 * model.trained,

@@ -345,3 +345,17 @@ def test_ids_are_within_the_vocabulary(corpus_dir):
     assert stream.min() >= 0
     assert stream.max() < corpus.info["tokenizer"]["vocab_size"] == 4096
     assert np.flatnonzero(stream == 0).tolist() == (corpus.starts[1:] - 1).tolist()  # EOS ends documents, and only they
+
+
+def test_named_sources_may_have_files_of_the_same_name(rows, tokenizer_dir, tmp_path):
+    sources = []
+    for name, text in (("a", rows[0]["text"][:300]), ("b", rows[0]["text"][300:700])):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "README.md").write_text(text)
+        sources.append(Source(path=str(tmp_path / name), name=name))
+    prepare(PrepareConfig(tokenizer=str(tokenizer_dir), sources=tuple(sources), output=str(tmp_path / "corpus")))
+    corpus = TokenCorpus(tmp_path / "corpus")
+    assert [corpus.document_id(i) for i in range(2)] == ["a/README.md", "b/README.md"]
+    unnamed = tuple(Source(path=source.path) for source in sources)
+    with pytest.raises(UserError, match=r"README\.md' was used before.*where each source has a name"):
+        prepare(PrepareConfig(tokenizer=str(tokenizer_dir), sources=unnamed, output=str(tmp_path / "other")))

@@ -5,9 +5,14 @@ import torch
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lit_long.loss import IGNORE, linear_cross_entropy
+from lit_long import loss as exact
+from lit_long.loss import IGNORE
 
 T, D, V = 23, 6, 17
+
+
+def linear_cross_entropy(*args, **kwargs):
+    return exact.linear_cross_entropy(*args, **kwargs).loss
 
 
 class Largest(TorchDispatchMode):
@@ -200,7 +205,7 @@ def test_no_work_for_gradients_that_nobody_asks_for(inputs):
             loss = linear_cross_entropy(
                 options.get("hidden", hidden), options.get("weight", weight), targets, bias=bias, chunk_size=chunk_size
             )
-        return loss, sum(name.startswith("aten.mm") for name in seen.operations)
+        return loss, sum(name.startswith(("aten.mm", "aten.addmm")) for name in seen.operations)
 
     assert products()[1] == 3
     with torch.no_grad():

@@ -11,7 +11,7 @@ from lit_long.errors import UserError
 from lit_long.model.checkpointing import Checkpointed, is_attention_forward
 from lit_long.model.forward import hidden_states
 from lit_long.model.layers import Forward, decoder_layers
-from lit_long.model.levers import NO_LEVERS, Levers, apply_levers
+from lit_long.model.levers import NO_LEVERS, Levers, apply_levers, recomputed
 
 LAYERS = 4
 
@@ -49,6 +49,41 @@ def test_attention_runs_once_a_layer_with_selective_and_twice_with_full(
     assert operators.count[CPU_ATTENTION + "_backward"] == LAYERS * 3
     if lora is None and not setting.tile_size:  # q, k and v are made again in either; silu is in no other place
         assert operators.count["aten::silu"] == layer_runs * LAYERS
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        NO_LEVERS,
+        levers("full"),
+        levers("selective", checkpoint_every=3),
+        levers("none", tile_size=16),
+        levers("full", checkpoint_every=2, tile_size=16),
+    ],
+    ids=str,
+)
+def test_what_is_said_to_be_computed_again_is_what_is(tiny_config, batch, setting):
+    """FLOPs of matrix products; the second run of a layer spares its last matrix."""
+
+    def flops(setting):
+        model = tiny_model(tiny_config, levers=setting, num_hidden_layers=LAYERS)
+        with Operators() as counter:
+            step(model, batch)
+        return counter.flops, model
+
+    (plain, _), (found, model) = flops(NO_LEVERS), flops(setting)
+    layers = decoder_layers(model)
+    weights = sum(p.numel() for layer in layers for p in layer.parameters() if p.ndim > 1)
+    again = (found - plain) / (2 * 96 * weights)
+    spared = sum(
+        layer.mlp.down_proj.weight.numel()
+        for index, layer in enumerate(layers)
+        if setting.checkpointing != "none" and index % setting.checkpoint_every == 0 and not setting.tile_size
+    )
+    share = recomputed(model, setting)
+    assert again == pytest.approx(share["layers"] - spared / weights, rel=1e-9)
+    full = setting.checkpointing == "full"
+    assert share["attention"] == (1 / setting.checkpoint_every if full else 0)
 
 
 def test_what_is_kept(tiny_config, batch):

@@ -10,7 +10,10 @@ from lit_long.attention import use_packed_attention
 from lit_long.data import TokenCorpus
 from lit_long.data.packing.batch import IGNORE
 from lit_long.errors import UserError
-from lit_long.model.forward import check_output_layer, hidden_states, next_token_loss, unwrapped
+from lit_long.loss import OutputTransform
+from lit_long.model import forward, output_layer
+from lit_long.model.forward import hidden_states, unwrapped
+from lit_long.model.output_layer import check_output_layer
 from tests.data.fakes import packed_at
 
 TINY = {
@@ -26,6 +29,10 @@ TINY = {
     "bos_token_id": 0,
     "eos_token_id": 0,
 }
+
+
+def next_token_loss(*args, **kwargs):
+    return forward.next_token_loss(*args, **kwargs).loss
 
 
 def build(name, dtype=torch.float32, **changes):
@@ -85,7 +92,7 @@ def test_plain_models_pass(name, packed):
     assert check_output_layer(model) < 1e-5
 
 
-@pytest.mark.parametrize(
+OTHER_OUTPUTS = pytest.mark.parametrize(
     ("name", "changes"),
     [
         ("granite", {"logits_scaling": 8.0}),
@@ -96,10 +103,31 @@ def test_plain_models_pass(name, packed):
         ("nanochat", {"final_logit_softcapping": 15.0}),
     ],
 )
+
+
+@OTHER_OUTPUTS
+@pytest.mark.parametrize("spread", [0.02, 4.0])
+def test_scaled_and_capped_logits_give_the_models_own_loss(name, changes, spread, batch):
+    model = build(name, torch.float64, vocab_size=4096, **changes)
+    nn.init.normal_(model.get_output_embeddings().weight, std=spread)
+    assert check_output_layer(model) < 1e-5
+    stock = model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).logits
+    expected = F.cross_entropy(stock.flatten(0, 1), batch["target_ids"].flatten(), reduction="sum")
+    loss = next_token_loss(model, batch, chunk_size=7)
+    torch.testing.assert_close(loss, expected, rtol=1e-11, atol=1e-11)
+    parameters = list(model.parameters())
+    for mine, other in zip(
+        torch.autograd.grad(loss, parameters), torch.autograd.grad(expected, parameters), strict=True
+    ):
+        torch.testing.assert_close(mine, other, rtol=1e-8, atol=1e-9)
+
+
+@OTHER_OUTPUTS
 @pytest.mark.parametrize("spread", [1e-3, 0.02, 0.5])
-def test_other_output_functions_are_refused_however_small_the_logits(name, changes, spread):
+def test_output_functions_that_we_do_not_know_are_refused_however_small_the_logits(name, changes, spread, monkeypatch):
     model = build(name, **changes)
     nn.init.normal_(model.get_output_embeddings().weight, std=spread)
+    monkeypatch.setattr(output_layer, "output_transform", lambda config: OutputTransform())
     with pytest.raises(UserError, match=f"{name}: its logits are not the output embedding times the hidden state"):
         check_output_layer(model)
 
@@ -130,8 +158,10 @@ def test_an_output_layer_that_is_not_linear_is_refused():
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_probe_leaves_no_trace(fails):
-    model = build("granite", logits_scaling=8.0) if fails else build("llama", attention_dropout=0.5)
+def test_probe_leaves_no_trace(fails, monkeypatch):
+    model = build("llama", attention_dropout=0.5)
+    if fails:
+        monkeypatch.setattr(output_layer, "output_transform", lambda config: OutputTransform(scale=2.0))
     model.train()
     model.model.layers[1].eval()  # a user's frozen part
     modes = {name: module.training for name, module in model.named_modules()}

@@ -21,7 +21,7 @@ from tiny_runs import LORA, tiny_model, worst
 from lit_long.data import TokenCorpus
 from lit_long.model.forward import next_token_loss
 from lit_long.model.layers import decoder_layers
-from lit_long.model.levers import NO_LEVERS, Levers, apply_levers
+from lit_long.model.levers import NO_LEVERS, Levers
 
 ROWS, LENGTH = 4, 64
 EXACT, FLOAT32, BFLOAT16 = 0.0, 1e-6, 1e-2
@@ -62,7 +62,7 @@ def corpus_batch(corpus_dir):
 def gradients(model, batch, precision):
     """Loss and gradients; both are sums over the rows, so that ranks add up."""
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "autocast", cache_enabled=False):
-        loss = next_token_loss(model, batch, chunk_size=48) / (ROWS * LENGTH)
+        loss = next_token_loss(model, batch, chunk_size=48).loss / (ROWS * LENGTH)
     loss.backward()
     return loss.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
@@ -87,33 +87,35 @@ def test_one_process(tiny_config, corpus_dir, adapters, precision):
 
 
 class _Whole(torch.nn.Module):
-    """The loss as the forward of one module: FSDP2 gathers and sends where a module is entered and left."""
+    """The loss as the forward of one module, where DDP sees the end of it."""
 
     def __init__(self, model):
         super().__init__()
         self.model = model
 
     def forward(self, batch):
-        return next_token_loss(self.model, batch, chunk_size=48)
+        return next_token_loss(self.model, batch, chunk_size=48).loss
 
 
-def _shard(whole, precision):
+def _shard(model, precision):
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     policy = MixedPrecisionPolicy()
     if precision == "policy":
         policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-    for layer in decoder_layers(whole.model):
+    for layer in decoder_layers(model):
         fully_shard(layer, mp_policy=policy)
-    return fully_shard(whole, mp_policy=policy)
+    fully_shard(model, mp_policy=policy)
 
 
 def _two_ranks(strategy, config, lora, setting, precision, batch):
     """Loss and whole gradients of both ranks' rows."""
-    whole = _Whole(tiny_model(config, lora=lora))
-    apply_levers(whole.model, setting)
-    fsdp = strategy == "fsdp2"
-    run = _shard(whole, precision) if fsdp else torch.nn.parallel.DistributedDataParallel(whole)
+    model = tiny_model(config, lora=lora, levers=setting)
+    run, fsdp = _Whole(model), strategy == "fsdp2"
+    if fsdp:
+        _shard(model, precision)
+    else:
+        run = torch.nn.parallel.DistributedDataParallel(run)
     rank = torch.distributed.get_rank()
     mine = {key: value[2 * rank : 2 * rank + 2] for key, value in batch.items()}
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "autocast", cache_enabled=False):
@@ -121,7 +123,7 @@ def _two_ranks(strategy, config, lora, setting, precision, batch):
     loss.backward()
     total = loss.detach() / 2
     torch.distributed.all_reduce(total)
-    grads = {name: p.grad for name, p in whole.model.named_parameters() if p.grad is not None}
+    grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     return total, {name: g.full_tensor() if fsdp else g for name, g in grads.items()}
 
 

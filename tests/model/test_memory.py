@@ -74,7 +74,7 @@ def test_peak_of_a_step(setting, precision):
     with Alive() as alive, torch.autocast("cpu", torch.bfloat16, enabled=amp, cache_enabled=False):
         from lit_long.model.forward import next_token_loss
 
-        loss = next_token_loss(model, packed, chunk_size=32)
+        loss = next_token_loss(model, packed, chunk_size=32).loss
     with alive:
         loss.backward()
     run = RunFacts(sequence_length=2048, memory=0, precision=precision, loss_chunk_size=32)

@@ -52,7 +52,7 @@ def test_buffers_follow_the_length_and_a_forward_without_backward_frees_them(tin
     plain = tiny_model(tiny_config, num_hidden_layers=LAYERS)
     for length in (96, 48, 96):
         batch = text_batch(corpus_dir, length=length)
-        loss = next_token_loss(model, batch)
+        loss = next_token_loss(model, batch).loss
         assert store_of(model).free_buffers == 0
         del loss  # nobody asks for its gradient
         gc.collect()
@@ -66,7 +66,7 @@ def test_two_micro_batches_at_once_and_a_graph_that_is_used_twice(tiny_config, c
     batches = [text_batch(corpus_dir, start=start) for start in (0, 500)]
     models = [tiny_model(tiny_config, levers=setting) for setting in (levers(), levers(offload=False))]
     for model in models:
-        first, second = (next_token_loss(model, batch) for batch in batches)
+        first, second = (next_token_loss(model, batch).loss for batch in batches)
         (first + second).backward(retain_graph=True)
         second.backward()
     for mine, other in zip(*(model.parameters() for model in models), strict=True):
@@ -93,11 +93,11 @@ def test_on_a_gpu_it_is_bit_equal_and_leaves_the_device(tiny_config, corpus_dir)
     for offload in (False, True):
         changes = {"num_hidden_layers": 24, "hidden_size": 512, "intermediate_size": 512}
         model = tiny_model(tiny_config, levers=levers(offload), **changes).cuda()
-        next_token_loss(model, batch).backward()
+        next_token_loss(model, batch).loss.backward()
         model.zero_grad()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        loss = next_token_loss(model, batch, chunk_size=32)
+        loss = next_token_loss(model, batch, chunk_size=32).loss
         loss.backward()
         peaks.append(torch.cuda.max_memory_allocated() - before)
         results.append((loss, {name: p.grad for name, p in model.named_parameters()}))

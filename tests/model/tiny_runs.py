@@ -49,7 +49,7 @@ def step(model, batch, *, amp=False):
     for parameter in model.parameters():
         parameter.grad = None
     with torch.autocast("cpu", torch.bfloat16, enabled=amp, cache_enabled=False):
-        loss = next_token_loss(model, batch, chunk_size=32)
+        loss = next_token_loss(model, batch, chunk_size=32).loss
     loss.backward()
     grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     return loss.detach(), grads
@@ -62,14 +62,16 @@ def worst(found, expected):
 
 
 class Operators(TorchDispatchMode):
-    """Counts operators by name."""
+    """Counts operators by name, and the FLOPs of matrix products."""
 
     def __init__(self):
         super().__init__()
-        self.count = Counter()
+        self.count, self.flops = Counter(), 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         self.count[function._schema.name] += 1
+        if function is torch.ops.aten.mm.default:
+            self.flops += 2 * args[0].numel() * args[1].shape[1]
         return function(*args, **(kwargs or {}))
 
 

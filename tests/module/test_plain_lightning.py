@@ -23,7 +23,7 @@ class SomebodysModule(pl.LightningModule):
 
     def training_step(self, batch, _):
         hidden = self.lm.model(input_ids=batch["input_ids"], position_ids=batch["position_ids"]).last_hidden_state
-        loss = linear_cross_entropy(hidden, self.lm.lm_head.weight, batch["target_ids"])
+        loss = linear_cross_entropy(hidden, self.lm.lm_head.weight, batch["target_ids"]).loss
         loss = loss / batch["step_target_weight"] * self.trainer.accumulate_grad_batches
         self.seen.append(float(loss.detach()))
         return loss

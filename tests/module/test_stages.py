@@ -54,7 +54,7 @@ class Watch(pl.Callback):
 
 @torch.no_grad()
 def probe(model):
-    return next_token_loss(model, batch(rows(-2, 256, 512), 1.0))
+    return next_token_loss(model, batch(rows(-2, 256, 512), 1.0)).loss
 
 
 def module(model, ropes=ROPES, **options):
@@ -300,7 +300,7 @@ class SomebodysModule(pl.LightningModule):
         self.losses = Counter()
 
     def training_step(self, batch, _):
-        loss = next_token_loss(self.lm, batch) / batch["step_target_weight"]
+        loss = next_token_loss(self.lm, batch).loss / batch["step_target_weight"]
         self.losses[self.global_step] += float(loss.detach())
         return loss * self.trainer.accumulate_grad_batches
 

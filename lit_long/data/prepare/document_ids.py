@@ -65,7 +65,8 @@ def check_doubled(
                 first, second = _places(id_, seen[id_], number, sources, items, max_document_bytes)
                 raise DeadEndError(
                     f"{second}: the document id {id_!r} was used before, at {first}; give each document an id of its "
-                    f"own and name each source once, or have documents numbered by their place with id_field: null"
+                    f"own and name each source once, or have documents numbered by their place with id_field: null "
+                    f"(and by their source, where each source has a name)"
                 )
             seen[id_] = number
 

@@ -72,11 +72,17 @@ def checked_text(text: str) -> str:
 def document(source: Source, text: str, id_: Any, license_: Any, place: str, default_id: str) -> Document:
     """A document of checked values; ids that are no strings are spelled out, an empty one is none.
 
+    An id made of the document's place begins with the source's ``name``, if it was given one: two sources may each have
+    a README.md.
+
     Raises:
         BadRowError: the text, the id or the licence cannot be used.
     """
     text = checked_text(text)
-    id_ = default_id if id_ is None or id_ == "" else checked(str(id_), "id")
+    if id_ is None or id_ == "":
+        id_ = default_id if source.name is None else f"{source.name}/{default_id}"
+    else:
+        id_ = checked(str(id_), "id")
     license_ = checked(license_, "license") if isinstance(license_, str) and license_ else source.license
     return Document(id_, text, place, license_)
 

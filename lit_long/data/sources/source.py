@@ -37,7 +37,8 @@ class Source:
         max_file_bytes: a file of a repository that is larger is counted and left out (it is data or generated).
         text_field: name of the text in JSON lines, Parquet and Hub datasets.
         id_field: name of the document's id there; null: number the documents by their place.
-        name: the name under which the documents are counted; default: the file's or dataset's name.
+        name: the name under which the documents are counted; default: the file's or dataset's name. If given, ids made
+            of a document's place begin with it.
         license: licence of the documents that do not bring one in a field ``license``.
     """
 
