@@ -61,6 +61,15 @@ class JSONLLogger(Logger):
         with self.experiment.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
 
+    @rank_zero_only
+    def fill(self, step: int, metrics: dict[str, float]) -> None:
+        """Append a step's line if the file has none with these metrics; a run goes on behind this step."""
+        self._open(step + 1)
+        lines = self.experiment.read_text().splitlines() if self.experiment.exists() else []
+        wanted = metrics.keys() - {"epoch"}
+        if not any(_step(line) == step and wanted <= json.loads(line).keys() for line in lines):
+            self.log_metrics(metrics, step)
+
     def _open(self, first_step: int) -> None:
         self._dir.mkdir(parents=True, exist_ok=True)
         path = self.experiment

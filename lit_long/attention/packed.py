@@ -1,8 +1,8 @@
 """Causal attention in which packed documents do not see each other, and no mask is ever built.
 
 Stock transformers also separates packed documents (it reads restarts in ``position_ids``), but through an S x S mask:
-1 GB at 32,768 tokens, and off the fast path of SDPA. Here every document is one causal SDPA call without a mask, on
-whatever kernel PyTorch has for the device (the flash kernel on CPU and CUDA), so memory grows with S.
+1 GB at 32,768 tokens, and off the fast path of SDPA. Here a kernel for packed documents runs (:mod:`.backends`), or one
+causal SDPA call for each document without a mask, so memory grows with S.
 
 Boundaries come from transformers' own flash-attention arguments (``cu_seq_lens_q``), else from restarts in
 ``position_ids``, so that ``model(input_ids, position_ids=...)`` of anybody's code is enough.
@@ -10,16 +10,18 @@ Boundaries come from transformers' own flash-attention arguments (``cu_seq_lens_
 Shapes: B rows, H query heads, K key/value heads, T tokens, D head dimension.
 """
 
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
+from lit_long.attention.boundaries import boundaries
+from lit_long.attention.select import AttentionReport, Selection
 from lit_long.errors import UserError
 
 PACKED = "lit_long_packed"
+_SELECTION = "_lit_long_attention"  # on each attention layer: the Selection of its model
+_DEFAULT = Selection()  # of layers that were switched by set_attn_implementation alone
 # arguments by which models ask for another attention than full causal softmax
 _OTHER_ATTENTION = ("sliding_window", "softcap", "s_aux", "head_mask")
 
@@ -44,13 +46,15 @@ def packed_attention(
         attention_mask: must be None, or a [B, T] padding mask that masks nothing.
         dropout: attention dropout probability.
         scaling: factor on q·k; default 1/sqrt(D).
-        **kwargs: ``cu_seq_lens_q`` int32 [documents + 1] over the flattened B*T, or ``position_ids`` int64 [B, T].
+        **kwargs: ``cu_seq_lens_q`` int32 [documents + 1] over the flattened B*T and ``max_length_q``, or
+            ``position_ids`` int64 [B, T].
 
     Returns:
         [B, T, H, D] and None (attention weights are never made).
 
     Raises:
-        UserError: padding, a key/value cache, an attention that is not full and causal, or no word of the boundaries.
+        UserError: padding, a key/value cache, an attention that is not full and causal, no word of the boundaries, or
+            no kernel for these tensors.
     """
     if not getattr(module, "is_causal", True) or kwargs.get("is_causal") is False:
         raise UserError(f"{type(module).__name__} is not causal; use attn_implementation='sdpa' for this model")
@@ -67,53 +71,22 @@ def packed_attention(
         )
     if attention_mask is not None and (attention_mask.ndim != 2 or not bool(attention_mask.all())):
         raise UserError(f"{PACKED} takes no padding or custom mask; pack documents and pass position_ids instead")
-    rows, tokens = query.shape[0], query.shape[2]
-    options: dict[str, Any] = {"is_causal": True, "dropout_p": dropout, "scale": scaling}
-    if query.shape[1] != key.shape[1]:
-        options["enable_gqa"] = True
-    bounds = _boundaries(kwargs.get("cu_seq_lens_q"), kwargs.get("position_ids"), rows, tokens)
+    bounds = boundaries(
+        kwargs.get("cu_seq_lens_q"),
+        kwargs.get("position_ids"),
+        query.shape[0],
+        query.shape[2],
+        kwargs.get("max_length_q"),
+    )
     if bounds is None:
-        return F.scaled_dot_product_attention(query, key, value, **options).transpose(1, 2), None
-    # written per document and concatenated per row: in-place slices would cost the backward pass a full copy each
-    out = []
-    for row, cuts in enumerate(bounds):
-        parts = [
-            F.scaled_dot_product_attention(
-                query[row : row + 1, :, a:b], key[row : row + 1, :, a:b], value[row : row + 1, :, a:b], **options
-            )
-            for a, b in pairwise(cuts)
-        ]
-        out.append(torch.cat(parts, dim=2))
-    return torch.cat(out, dim=0).transpose(1, 2), None
-
-
-def _boundaries(
-    cu_seqlens: torch.Tensor | None, position_ids: torch.Tensor | None, rows: int, tokens: int
-) -> list[list[int]] | None:
-    """Document boundaries of each row, 0 and ``tokens`` included; None if every row is one document.
-
-    Raises:
-        UserError: boundaries that do not fit the rows, or none at all: documents would silently see each other.
-    """
-    if cu_seqlens is not None:
-        cuts = set(cu_seqlens.tolist())
-        if max(cuts) != rows * tokens or not cuts.issuperset(range(0, rows * tokens + 1, tokens)):
-            raise UserError(
-                f"cu_seq_lens_q is {sorted(cuts)}; it must cover {rows} x {tokens} tokens and hold every row's start"
-            )
-        marks = sorted(cuts)
-    elif position_ids is not None:
-        # rows may share one [1, T]; a document begins wherever the position does not continue the one before
-        breaks = (position_ids[:, 1:] != position_ids[:, :-1] + 1).expand(rows, -1).nonzero()
-        marks = sorted({r * tokens for r in range(rows + 1)} | {r * tokens + t + 1 for r, t in breaks.tolist()})
-    else:
         raise UserError(
             f"{PACKED} got neither cu_seq_lens_q nor position_ids: this model does not hand position_ids on to its "
             f"attention. Pass cu_seq_lens_q and cu_seq_lens_k, too, or set attention: sdpa"
         )
-    if len(marks) == rows + 1:
-        return None
-    return [[m - r * tokens for m in marks if r * tokens <= m <= (r + 1) * tokens] for r in range(rows)]
+    states = (query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
+    selection: Selection = getattr(module, _SELECTION, None) or _DEFAULT
+    backend = selection.backend_for(states, bounds, scaling, dropout)
+    return backend.run(states, bounds, scaling, dropout), None
 
 
 def _padding_mask(*, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor | None:
@@ -124,19 +97,22 @@ def _padding_mask(*, attention_mask: torch.Tensor | None = None, **kwargs: Any) 
     return attention_mask
 
 
-def use_packed_attention(model: nn.Module) -> nn.Module:
+def use_packed_attention(model: nn.Module, backend: str = "auto") -> nn.Module:
     """Switch a Hugging Face decoder to :func:`packed_attention`, in place.
 
     Args:
         model: a transformers causal LM with full causal attention in all layers (also inside a peft wrapper).
+        backend: a kernel (:data:`lit_long.attention.BACKENDS`), or ``auto``: at the first batch, the fastest one on its
+            shapes whose output and gradients agree with float64.
 
     Returns:
         The same model.
 
     Raises:
         UserError: the model has sliding-window, chunked or otherwise not full attention (named), or does not use
-            transformers' attention interface.
+            transformers' attention interface; or the backend is not there.
     """
+    selection = Selection(backend)
     from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register(PACKED, packed_attention)
@@ -158,4 +134,20 @@ def use_packed_attention(model: nn.Module) -> nn.Module:
             f"{config.model_type} does not use transformers' attention interface, so its attention cannot be switched; "
             f"set attention: sdpa"
         )
+    for module in model.modules():
+        if hasattr(module, "layer_idx") or hasattr(module, "is_causal"):
+            setattr(module, _SELECTION, selection)
     return model
+
+
+def attention_report(model: nn.Module) -> AttentionReport:
+    """What the model's attention runs on; filled by its first batch.
+
+    Raises:
+        UserError: the model was not switched with :func:`use_packed_attention`.
+    """
+    for module in model.modules():
+        if (selection := getattr(module, _SELECTION, None)) is not None:
+            report: AttentionReport = selection.report
+            return report
+    raise UserError(f"{type(model).__name__} was not switched to packed attention; call use_packed_attention first")

@@ -6,15 +6,19 @@ from typing import TYPE_CHECKING, Any
 _PUBLIC = {
     "DataReport": "lit_long.callbacks.data_report",
     "FinalCheckpoint": "lit_long.callbacks.final_checkpoint",
+    "FlashAttention": "lit_long.callbacks.flash_attention",
+    "StepMetrics": "lit_long.callbacks.step_metrics",
     "StepProgress": "lit_long.callbacks.progress",
     "Throughput": "lit_long.callbacks.throughput",
 }
-__all__ = ["DataReport", "FinalCheckpoint", "StepProgress", "Throughput"]
+__all__ = ["DataReport", "FinalCheckpoint", "FlashAttention", "StepMetrics", "StepProgress", "Throughput"]
 
 if TYPE_CHECKING:
     from lit_long.callbacks.data_report import DataReport
     from lit_long.callbacks.final_checkpoint import FinalCheckpoint
+    from lit_long.callbacks.flash_attention import FlashAttention
     from lit_long.callbacks.progress import StepProgress
+    from lit_long.callbacks.step_metrics import StepMetrics
     from lit_long.callbacks.throughput import Throughput
 
 

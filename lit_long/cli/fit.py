@@ -25,6 +25,7 @@ def run(args: list[str]) -> int:
     from lit_long.callbacks.data_report import DataReport
     from lit_long.callbacks.final_checkpoint import FinalCheckpoint
     from lit_long.callbacks.progress import StepProgress
+    from lit_long.callbacks.step_metrics import StepMetrics
     from lit_long.callbacks.throughput import Throughput
     from lit_long.module import LongContextModule
     from lit_long.rope import rope_methods
@@ -52,7 +53,7 @@ def run(args: list[str]) -> int:
                 trainer.callbacks.insert(0, Throughput())
             if not any(isinstance(c, DataReport) for c in trainer.callbacks):
                 trainer.callbacks.append(DataReport())
-            trainer.callbacks.append(FinalCheckpoint())
+            trainer.callbacks += [FinalCheckpoint(), StepMetrics()]
             return cast(pl.Trainer, trainer)
 
     sys.argv = ["lit-long", *args]  # LightningCLI warns when it is given arguments and finds others there

@@ -20,7 +20,7 @@ ALLOWED = {
     "evaluation": {"attention", "data", "model"},
     "record": {"model", "optim", "rope"},
     "module": {"model", "loss", "optim", "rope", "record"},
-    "callbacks": {"data", "model", "evaluation", "attention", "rope", "loss", "module", "flops"},
+    "callbacks": {"data", "model", "evaluation", "attention", "rope", "loss", "module", "flops", "loggers"},
     "entry": {"cli"},
     "cli": {"rope", "attention", "loss", "model", "data", "module", "evaluation", "callbacks", "optim", "loggers"},
 }

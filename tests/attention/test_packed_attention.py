@@ -31,7 +31,13 @@ TINY = {
 MODELS = {
     "llama": {},
     "mistral": {"sliding_window": None},
+    "qwen2": {"use_sliding_window": False},
     "qwen3": {},
+    "smollm3": {"no_rope_layers": [1, 0], "pad_token_id": 0},  # a layer without positions
+    "gemma": {},
+    "olmo2": {},
+    "granite": {"attention_multiplier": 0.3},
+    "phi3": {"sliding_window": None, "pad_token_id": 0},
     "llama-one-head-each": {"num_key_value_heads": 4},
     "gpt_neox": {"num_key_value_heads": None, "head_dim": None},
 }
@@ -333,7 +339,7 @@ def test_arguments_that_mean_nothing_are_passed_over():
     assert (out.shape, weights) == ((2, 8, 4, 16), None)
 
 
-def test_scaling_and_dropout_reach_the_kernel():
+def test_scaling_reaches_the_kernel():
     torch.manual_seed(0)
     plain, _ = call()
     torch.manual_seed(0)
@@ -341,8 +347,13 @@ def test_scaling_and_dropout_reach_the_kernel():
     assert torch.allclose(plain, scaled)
     torch.manual_seed(0)
     assert not torch.allclose(plain, call(scaling=1.0)[0])
-    torch.manual_seed(0)
-    assert (call(dropout=0.9)[0] == 0).any()
+
+
+def test_dropout_that_only_the_math_kernel_has_is_refused():
+    with pytest.raises(
+        UserError, match=r"sdpa: attention dropout.*would go through the kernel that holds S x S scores"
+    ):
+        call(dropout=0.9)
 
 
 def test_a_peft_wrapper_is_switched_inside(batch):

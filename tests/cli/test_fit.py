@@ -88,6 +88,18 @@ def test_the_last_step_is_saved_even_between_two_checkpoints(recipe, tmp_path, c
     assert torch.load(last, weights_only=True)["global_step"] == 5
 
 
+def test_a_line_that_a_kill_kept_from_being_written_is_in_the_checkpoint(recipe, tmp_path):
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    assert main(["fit", *recipe, "--trainer.max_steps", "4"]) == 0
+    before = rows(tmp_path / "run")
+    lines = metrics.read_text().splitlines()
+    metrics.write_text("".join(f"{line}\n" for line in lines if json.loads(line)["step"] < 3))
+    assert main(["fit", *recipe, "--trainer.max_steps", "6", "--ckpt_path", "last"]) == 0
+    after = rows(tmp_path / "run")
+    assert list(after) == list(range(6))
+    assert {step: after[step] for step in before} == before
+
+
 def rows(run):
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return {row["step"]: (row["loss"], row["grad_norm"], row["lr"], row["tokens"]) for row in lines if "loss" in row}

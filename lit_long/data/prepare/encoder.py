@@ -34,10 +34,17 @@ class Encoder:
         self._tokenizer.no_truncation()  # a tokenizer.json may carry both from whoever used it last
         self._tokenizer.no_padding()
         self._before = [] if spec.bos is None else [spec.bos]
-        self._after = [spec.eos]
+        self._eos = spec.eos
 
     def encode(self, texts: list[str]) -> list[npt.NDArray[np.int32]]:
         """Token ids of each text, int32 [length]."""
         # encode_batch_fast gives the ids of encode_batch without character offsets, which nobody needs here
         encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        return [np.array(self._before + encoding.ids + self._after, dtype=np.int32) for encoding in encodings]
+        return [self._with_ends(encoding.ids) for encoding in encodings]
+
+    def _with_ends(self, ids: list[int]) -> npt.NDArray[np.int32]:
+        # joining the lists first would take as long as the conversion
+        first = len(self._before)
+        tokens = np.empty(first + len(ids) + 1, dtype=np.int32)
+        tokens[:first], tokens[first:-1], tokens[-1] = self._before, ids, self._eos
+        return tokens
