@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
+from lit_long.attention.select import Selection
 from lit_long.errors import UserError
 from lit_long.model.build import BuiltModel, ModelSpec, build_model, native_config
 from lit_long.model.forward import next_token_loss, unwrapped
@@ -43,6 +44,8 @@ class LongContextModule(LightningModule):
         optimizer: AdamW and its schedule.
         lora: low-rank adapters instead of full training.
         attention: ``packed`` (documents do not see each other, memory linear in length) or ``sdpa`` (transformers').
+        attention_backend: kernel of ``packed``: ``auto`` (measured at the first batch), ``varlen``, ``flash_attn_2``,
+            ``flash_attn_3``, ``flash_attn_4``, ``cudnn`` or ``sdpa`` (docs/attention.md).
         levers: memory and speed (activation checkpointing and more); default: what length and memory ask for.
         loss_chunk_size: tokens whose logits exist at once; default: about 48 MiB of logits on a CPU, 512 MiB on a GPU.
         z_loss: factor of the squared log-normaliser in the loss, e.g. 1e-4; 0: none. It is logged apart from the loss.
@@ -64,6 +67,7 @@ class LongContextModule(LightningModule):
         optimizer: OptimizerSettings | None = None,
         lora: LoraSettings | None = None,
         attention: Literal["packed", "sdpa"] = "packed",
+        attention_backend: str = "auto",
         levers: Levers | None = None,
         loss_chunk_size: int | None = None,
         z_loss: float = 0.0,
@@ -80,6 +84,7 @@ class LongContextModule(LightningModule):
             rope=rope_schedule[-1] if rope_schedule else rope if rope is not None else NoScaling(),
             context_length=context_length,
             attention=attention,
+            attention_backend=attention_backend,
             lora=lora,
             levers=levers if levers is not None else Levers(),
         )
@@ -91,6 +96,7 @@ class LongContextModule(LightningModule):
                 f"be at least 1, or null"
             )
         self.loss_chunk_size, self.z_loss = loss_chunk_size, z_loss
+        Selection(attention_backend)  # is it there?
         self.model: Any = None
         self.built: BuiltModel | None = None
         self._step_losses: torch.Tensor | float = 0.0  # [cross-entropy, z-loss] of the step so far

@@ -105,7 +105,8 @@ def main():
             steps = args.steps or STEPS.get(length, 3)
             documents = save_rows(corpus, length, steps, work / "rows.npz")
             job = {
-                "length": length, "steps": steps, "model": str(work / "model"), "tokenizer": str(work / "tokenizer"),
+                "length": length, "steps": steps, "context": SHAPE["max_position_embeddings"],
+                "model": str(work / "model"), "tokenizer": str(work / "tokenizer"),
                 "rows": str(work / "rows.npz"), "work": str(work / "out"), "limit_gib": args.limit_gib,
             }  # fmt: skip
             (work / "job.json").write_text(json.dumps(job))

@@ -27,7 +27,8 @@ def report(data):
         f"{data['parameters'] / 1e6:.1f} M parameters (Llama shape: {shape['num_hidden_layers']} layers, hidden "
         f"{shape['hidden_size']}, {shape['num_attention_heads']} heads, {shape['num_key_value_heads']} key/value "
         f"heads, vocabulary {shape['vocab_size']:,}, tied), float32, AdamW, one row a step, no activation "
-        f"checkpointing asked for. Documents in a row, mean: {documents}. {environment_line(data['machine'], data['versions'])}", "",
+        f"checkpointing asked for. Documents in a row, mean: {documents}. "
+        f"{environment_line(data['machine'], data['versions'])}", "",
         "Command: `python benchmarks/training/step.py --corpus CORPUS --output benchmarks/results`. What each way "
         "does: `benchmarks/training/step_ways.py`.", "",
         "## Tokens a second, median of the steps after the first", "",

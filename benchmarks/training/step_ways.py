@@ -1,12 +1,13 @@
 """One optimizer step after another, as each project trains: lit-long, transformers' Trainer, TRL, litgpt.
 
 Every way starts from the same weights (a Llama shape, float32, saved by ``step.py``), sees the same rows of tokens in
-the same order, one row a step, AdamW at one learning rate, no evaluation, no checkpoint, no logging service. Its step is
-timed from before its forward pass to after its optimizer, by its own hooks.
+the same order, one row a step, AdamW at one learning rate, no evaluation, no checkpoint, no logging service. Its step
+is timed from before its forward pass to after its optimizer, by its own hooks.
 
 Set up as each project's documentation does for packed pretraining on one device:
 
-- ``lit-long``: ``LongContextModule`` and ``Trainer.fit``, levers and attention left at ``auto``.
+- ``lit-long``: ``LongContextModule`` and ``Trainer.fit``; no activation checkpointing, as everywhere here, but in the
+  row ``lit-long, levers`` (selective checkpointing, MLPs and norms in tiles of 4,096 tokens).
 - ``transformers Trainer, documents apart``: rows as ``DataCollatorWithFlattening`` makes them (``position_ids`` restart
   at each document, its first label is -100). Its documentation means flash attention, which a CPU has not; SDPA then
   gets a square mask.
@@ -77,19 +78,20 @@ def _batch(ids, lengths):
     }
 
 
-def lit_long(job, *, apart=True):
+def lit_long(job, *, apart=True, levers=None):
     import torch
     from lightning.pytorch import Callback, LightningDataModule, Trainer
 
     from lit_long import LongContextModule
     from lit_long.callbacks import Throughput
+    from lit_long.model import Levers
     from lit_long.optim import OptimizerSettings
 
     batches = [_batch(ids, lengths if apart else [len(ids)]) for ids, lengths in rows_of(job)]
 
     class Data(LightningDataModule):
         def train_dataloader(self):
-            return batches
+            return torch.utils.data.DataLoader(batches, batch_size=None)
 
     clock = Clock()
 
@@ -101,8 +103,12 @@ def lit_long(job, *, apart=True):
             clock.stop(outputs["loss"])
 
     torch.manual_seed(0)
+    optimizer = OptimizerSettings(learning_rate=RATE, warmup_steps=0)
     module = LongContextModule(
-        model=job["model"], context_length=job["length"], optimizer=OptimizerSettings(lr=RATE), **job.get("options", {})
+        model=job["model"],
+        context_length=job["context"],
+        optimizer=optimizer,
+        levers=Levers(**(levers or {"checkpointing": "none"})),
     )
     trainer = Trainer(
         accelerator="cpu", devices=1, max_steps=len(batches), logger=False, enable_checkpointing=False,
@@ -252,6 +258,7 @@ def litgpt(job, *, compiled=True):
 
 WAYS = {
     "lit-long": (lit_long, {}, True),
+    "lit-long, levers": (lit_long, {"levers": {"checkpointing": "selective", "tile_size": 4096}}, True),
     "transformers Trainer, documents apart": (transformers_trainer, {}, True),
     "TRL SFTTrainer, packing": (trl_sft, {}, True),
     "lit-long, one block": (lit_long, {"apart": False}, False),

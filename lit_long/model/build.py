@@ -28,6 +28,7 @@ class ModelSpec:
     rope: RopeScaling
     context_length: int
     attention: Literal["packed", "sdpa"]
+    attention_backend: str = "auto"
     lora: LoraSettings | None
     levers: Levers = NO_LEVERS
 
@@ -101,7 +102,7 @@ def build_model(spec: ModelSpec, run: RunFacts | None = None) -> BuiltModel:
         model = load_pretrained(spec.model, revision=spec.revision, config=scaled)
     report = verify_rope(model, spec.rope, native, spec.context_length)
     if spec.attention == "packed":
-        use_packed_attention(model)
+        use_packed_attention(model, spec.attention_backend)
     if spec.lora is not None:
         model = add_lora(model, spec.lora)
     levers, reasons = decide_levers(model, spec.levers, run)
