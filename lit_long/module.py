@@ -13,10 +13,13 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
+from lit_long.attention.select import Selection
 from lit_long.errors import UserError
 from lit_long.model.build import BuiltModel, ModelSpec, build_model, native_config
 from lit_long.model.forward import next_token_loss, unwrapped
+from lit_long.model.levers import NO_LEVERS, Levers, recomputed
 from lit_long.model.lora import LoraSettings, plain_lora_config
+from lit_long.model.memory import RunFacts, device_memory
 from lit_long.model.output_layer import check_output_layer
 from lit_long.model.rope_stages import RopeStages
 from lit_long.optim import OptimizerSettings, adamw, reapply, schedule
@@ -41,7 +44,9 @@ class LongContextModule(LightningModule):
         optimizer: AdamW and its schedule.
         lora: low-rank adapters instead of full training.
         attention: ``packed`` (documents do not see each other, memory linear in length) or ``sdpa`` (transformers').
-        gradient_checkpointing: recompute activations of each layer in the backward pass.
+        attention_backend: kernel of ``packed``: ``auto`` (measured at the first batch), ``varlen``, ``flash_attn_2``,
+            ``flash_attn_3``, ``flash_attn_4``, ``cudnn`` or ``sdpa`` (docs/attention.md).
+        levers: memory and speed (activation checkpointing and more); default: what length and memory ask for.
         loss_chunk_size: tokens whose logits exist at once; default: about 48 MiB of logits on a CPU, 512 MiB on a GPU.
         z_loss: factor of the squared log-normaliser in the loss, e.g. 1e-4; 0: none. It is logged apart from the loss.
 
@@ -62,7 +67,8 @@ class LongContextModule(LightningModule):
         optimizer: OptimizerSettings | None = None,
         lora: LoraSettings | None = None,
         attention: Literal["packed", "sdpa"] = "packed",
-        gradient_checkpointing: bool = False,
+        attention_backend: str = "auto",
+        levers: Levers | None = None,
         loss_chunk_size: int | None = None,
         z_loss: float = 0.0,
     ) -> None:
@@ -78,8 +84,9 @@ class LongContextModule(LightningModule):
             rope=rope_schedule[-1] if rope_schedule else rope if rope is not None else NoScaling(),
             context_length=context_length,
             attention=attention,
+            attention_backend=attention_backend,
             lora=lora,
-            gradient_checkpointing=gradient_checkpointing,
+            levers=levers if levers is not None else Levers(),
         )
         self.optimizer_settings = optimizer if optimizer is not None else OptimizerSettings()
         self.tokenizer_name = tokenizer if tokenizer is not None else model
@@ -89,6 +96,7 @@ class LongContextModule(LightningModule):
                 f"be at least 1, or null"
             )
         self.loss_chunk_size, self.z_loss = loss_chunk_size, z_loss
+        Selection(attention_backend)  # is it there?
         self.model: Any = None
         self.built: BuiltModel | None = None
         self._step_losses: torch.Tensor | float = 0.0  # [cross-entropy, z-loss] of the step so far
@@ -105,8 +113,32 @@ class LongContextModule(LightningModule):
     def configure_model(self) -> None:
         """Build the model, once; Lightning calls this for every stage."""
         if self.model is None:
-            self.built = build_model(self.spec)
+            self.built = build_model(self.spec, self._run_facts())
             self.model = self.built.model
+
+    def _run_facts(self) -> RunFacts | None:
+        """What memory depends on in this run; None where nobody knows its lengths."""
+        data = getattr(self.trainer, "datamodule", None) if self._trainer is not None else None
+        lengths = [(span.sequence_length, span.micro_batch) for span in getattr(data, "spans", ())]
+        if not lengths:
+            return None
+        length, rows = max(lengths, key=lambda pair: pair[0] * pair[1])
+        device = self.trainer.strategy.root_device
+        processes = int(getattr(self.trainer.strategy, "num_processes", 1)) if device.type == "cpu" else 1
+        return RunFacts(
+            sequence_length=length,
+            micro_batch=rows,
+            memory=device_memory(device, processes),
+            device_type=device.type,
+            precision=str(self.trainer.precision),
+            optimizer_states=self.optimizer_settings.states,
+            loss_chunk_size=self.loss_chunk_size,
+        )
+
+    @property
+    def recomputed(self) -> dict[str, float]:
+        """Shares of the layers' matrices and of attention that the backward pass computes again."""
+        return recomputed(self.model, self.built.levers if self.built is not None else NO_LEVERS)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with the schedule over ``trainer.max_steps`` optimizer steps."""
@@ -156,6 +188,8 @@ class LongContextModule(LightningModule):
             f"{unwrapped(self.model).config.model_type}: {total:,} parameters, {trainable:,} trained; context "
             f"{self.built.native.native_length:,} -> {self.spec.context_length:,}; {report}"
         )
+        for reason in self.built.reasons:
+            self.print(reason)
 
     def on_train_start(self) -> None:
         """Settings of this run win over those of a resumed checkpoint."""

@@ -96,6 +96,7 @@ def _training(optimizer: OptimizerSettings, trainer: Any) -> dict[str, Any]:
         "weight_decay": optimizer.weight_decay,
         "betas": list(optimizer.betas),
         "eps": optimizer.eps,
+        "optimizer_states": optimizer.states,
         "precision": str(trainer.precision),
         "last_loss": float(loss) if isinstance(loss, torch.Tensor) else None,
         "device": _device_name(trainer),

@@ -17,6 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from load_corpus import prepared, repeated
 from load_measures import MEASURES
 from load_peers import STEP_TOKENS, WAYS

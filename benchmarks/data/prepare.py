@@ -19,6 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from measured import environment_line, machine, run_alone, spread, versions, warn_if_busy, write_results
 from prepare_peers import BARE, RUN_CLM_BLOCK, WAYS
 

@@ -1,4 +1,4 @@
-"""xPos: queries and keys scaled by their position, so that scores decay with distance (``lit_long.rope.XposABF``).
+"""xPos: queries and keys scaled by their position, so that scores decay with distance (``lit_long.rope.XPosABF``).
 
 Query at position m and key at n are multiplied by ``zeta_j^(m/s)`` and ``zeta_j^(-n/s)`` in both dimensions of rotary
 pair j (``s`` scale base); their product holds ``zeta_j^((m-n)/s)``. Over a long document the two factors alone leave

@@ -8,7 +8,10 @@ import torch
 
 from lit_long.attention import use_packed_attention
 from lit_long.errors import UserError
+from lit_long.model.choose import decide_levers
+from lit_long.model.levers import NO_LEVERS, Levers, apply_levers
 from lit_long.model.lora import LoraSettings, add_lora
+from lit_long.model.memory import RunFacts
 from lit_long.rope import RopeGeometry, RopeReport, RopeScaling, scale_rope, verify_rope
 
 
@@ -25,17 +28,20 @@ class ModelSpec:
     rope: RopeScaling
     context_length: int
     attention: Literal["packed", "sdpa"]
+    attention_backend: str = "auto"
     lora: LoraSettings | None
-    gradient_checkpointing: bool
+    levers: Levers = NO_LEVERS
 
 
 @dataclass(frozen=True)
 class BuiltModel:
-    """The model, its rope report, and the native rope geometry of the base."""
+    """The model, the native rope geometry of the base, the rope report, and the levers on it with their reasons."""
 
     model: Any
     native: RopeGeometry
     rope_report: RopeReport
+    levers: Levers
+    reasons: tuple[str, ...] = ()
 
 
 def native_config(spec: ModelSpec) -> Any:
@@ -72,13 +78,17 @@ def native_config(spec: ModelSpec) -> Any:
         ) from error
 
 
-def build_model(spec: ModelSpec) -> BuiltModel:
-    """Load or initialise the model in float32, with scaled RoPE, packed attention and adapters.
+def build_model(spec: ModelSpec, run: RunFacts | None = None) -> BuiltModel:
+    """Load or initialise the model in float32, with scaled RoPE, packed attention, adapters and levers.
+
+    Args:
+        spec: the model.
+        run: what levers that are ``auto`` are chosen by; without it those are off.
 
     Raises:
         UserError: see :func:`native_config`, :func:`load_pretrained`, :func:`lit_long.rope.scale_rope`,
-            :func:`lit_long.rope.verify_rope`, :func:`lit_long.attention.use_packed_attention` and
-            :func:`lit_long.model.lora.add_lora`.
+            :func:`lit_long.rope.verify_rope`, :func:`lit_long.attention.use_packed_attention`,
+            :func:`lit_long.model.lora.add_lora` and :func:`lit_long.model.levers.apply_levers`.
     """
     from transformers import AutoModelForCausalLM
 
@@ -91,16 +101,13 @@ def build_model(spec: ModelSpec) -> BuiltModel:
     else:
         model = load_pretrained(spec.model, revision=spec.revision, config=scaled)
     if spec.attention == "packed":
-        use_packed_attention(model)
+        use_packed_attention(model, spec.attention_backend)
     report = verify_rope(model, spec.rope, native, spec.context_length)  # xPos is in the attention
-    if spec.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if spec.lora is not None:
-        if spec.gradient_checkpointing:
-            model.enable_input_require_grads()
         model = add_lora(model, spec.lora)
-    # from_pretrained leaves it in eval mode, in which transformers silently skips gradient checkpointing
-    return BuiltModel(model.train(), native, report)
+    levers, reasons = decide_levers(model, spec.levers, run)
+    apply_levers(model, levers)
+    return BuiltModel(model.train(), native, report, levers, reasons)
 
 
 def load_pretrained(name: str, *, revision: str | None = None, config: Any = None) -> Any:

@@ -19,7 +19,7 @@ ALLOWED = {
     "flops": {"data"},
     "evaluation": {"attention", "data", "model"},
     "record": {"model", "optim", "rope"},
-    "module": {"model", "loss", "optim", "rope", "record"},
+    "module": {"attention", "model", "loss", "optim", "rope", "record"},
     "callbacks": {"data", "model", "evaluation", "attention", "rope", "loss", "module", "flops", "loggers"},
     "entry": {"cli"},
     "cli": {"rope", "attention", "loss", "model", "data", "module", "evaluation", "callbacks", "optim", "loggers"},

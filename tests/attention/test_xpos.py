@@ -13,7 +13,7 @@ from lit_long.attention.boundaries import Boundaries, boundaries
 from lit_long.attention.xpos import centred_positions, xpos_scale
 from lit_long.data import TokenCorpus
 from lit_long.errors import UserError
-from lit_long.rope import ABF, RopeGeometry, RopeMismatchError, XposABF, scale_rope, switch_rope, verify_rope
+from lit_long.rope import ABF, RopeGeometry, RopeMismatchError, XPosABF, scale_rope, switch_rope, verify_rope
 from lit_long.rope.formulas import plain_inv_freq
 
 DIM, BASE = 64, 500_000.0
@@ -86,10 +86,10 @@ def test_at_the_least_scale_base_outputs_and_gradients_hold(dtype, limit):
     length = 4096
     native = RopeGeometry(dim=DIM, base=10_000.0, native_length=256)
     with pytest.raises(UserError, match="at least 58") as refused:
-        XposABF(scale_base=10).validate(native, length)
+        XPosABF(scale_base=10).validate(native, length)
     least = math.ceil(length / 2 * math.log2(3.5) / 64)
     assert f"at least {least}," in str(refused.value)
-    XposABF(scale_base=least).validate(native, length)
+    XPosABF(scale_base=least).validate(native, length)
     states = [torch.randn(1, 1, length, DIM) * 3 for _ in range(3)]
     weight = torch.randn(1, length, 1, DIM) * 1e-6  # gradients are small in training
     position_ids = torch.arange(length)[None]
@@ -136,7 +136,7 @@ CUTS = [0, 1, 20, 21, 50, 96]
 
 @pytest.mark.parametrize("name", ["llama", "qwen3", "smollm3", "gpt_neox", "granite"])
 def test_a_packed_model_equals_its_documents_alone_and_is_proved(name, corpus_dir):
-    scaling = XposABF(base=5e6, scale_base=40.0)
+    scaling = XPosABF(base=5e6, scale_base=40.0)
     model, native = build(name, scaling)
     with pytest.raises(RopeMismatchError, match="does not scale queries and keys"):
         verify_rope(model, scaling, native, 512)
@@ -161,7 +161,7 @@ def test_a_packed_model_equals_its_documents_alone_and_is_proved(name, corpus_di
 
 
 def test_gradients_after_inference_mode_and_with_checkpointing():
-    model, _ = build("llama", XposABF(scale_base=40.0))
+    model, _ = build("llama", XPosABF(scale_base=40.0))
     use_packed_attention(model)
     ids, positions = torch.arange(1, 65)[None], torch.arange(64)[None]
     with torch.inference_mode():
@@ -180,14 +180,14 @@ def test_gradients_after_inference_mode_and_with_checkpointing():
 
 @pytest.mark.parametrize("name", ["glm", "cohere"])
 def test_a_model_that_pairs_neighbours_is_refused(name):
-    scaling = XposABF(base=5e6, scale_base=100.0)
+    scaling = XPosABF(base=5e6, scale_base=100.0)
     model, native = build(name, scaling)
     with pytest.raises(RopeMismatchError, match="Use rope method 'abf'"):
         verify_rope(use_packed_attention(model), scaling, native, 512)
 
 
 def test_positions_switch_to_xpos_and_back_in_a_live_model():
-    scaling = XposABF(scale_base=40.0)
+    scaling = XPosABF(scale_base=40.0)
     model, native = build("llama", scaling)
     use_packed_attention(model)
     ids = torch.arange(1, 97)[None]

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from lit_long.attention import PACKED
 from lit_long.errors import UserError
-from lit_long.model import LoraSettings, ModelSpec, build_model
+from lit_long.model import Levers, LoraSettings, ModelSpec, build_model
 from lit_long.model.build import load_pretrained, native_config
 from lit_long.model.lora import add_lora, plain_lora_config
 from lit_long.rope import ABF, NoScaling
@@ -26,7 +26,6 @@ def spec(model=None, model_config=None, **changes):
         "context_length": 64,
         "attention": "packed",
         "lora": None,
-        "gradient_checkpointing": False,
     }
     return ModelSpec(model=model, model_config=model_config, **options | changes)
 
@@ -70,18 +69,6 @@ def test_from_config_alone(tiny_config):
         assert torch.equal(mine, other)
     assert first.lm_head.weight is first.model.embed_tokens.weight
     assert second.config._attn_implementation == "sdpa"
-
-
-def test_gradient_checkpointing_is_on_and_changes_no_gradient(tiny_model_dir):
-    ids = torch.arange(30)[None]
-    grads = []
-    for checkpointing in (False, True):
-        model = build_model(spec(tiny_model_dir, gradient_checkpointing=checkpointing)).model.train()
-        model(ids, use_cache=False).logits.square().mean().backward()
-        grads.append([p.grad for p in model.parameters()])
-        assert any(getattr(m, "gradient_checkpointing", False) for m in model.modules()) is checkpointing
-    for mine, other in zip(*grads, strict=True):
-        torch.testing.assert_close(mine, other)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +236,8 @@ def test_lora_scale_and_rank(tiny_config):
 
 def test_lora_on_a_built_model_trains_with_checkpointing(tiny_model_dir):
     settings = LoraSettings(r=2, train_embeddings=False, train_norms=False)
-    model = build_model(spec(tiny_model_dir, lora=settings, gradient_checkpointing=True)).model.train()
+    levers = Levers(checkpointing="full", offload=False, tile_size=0)
+    model = build_model(spec(tiny_model_dir, lora=settings, levers=levers)).model.train()
     model(torch.arange(20)[None], use_cache=False).logits.square().mean().backward()
     for name, parameter in model.named_parameters():
         assert (parameter.grad is not None) == ("lora_" in name)

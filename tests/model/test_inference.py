@@ -26,7 +26,6 @@ def trained_model(model=None, model_config=None, lora=None):
         context_length=256,
         attention="packed",
         lora=lora,
-        gradient_checkpointing=False,
     )
     built = build_model(spec).model
     with torch.no_grad():

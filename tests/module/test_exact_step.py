@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
 
 from lit_long.data import PretrainData, TokenCorpus
+from lit_long.model import Levers
 from lit_long.module import LongContextModule
 from lit_long.optim import OptimizerSettings
 from lit_long.rope import ABF, scale_rope
@@ -91,9 +92,10 @@ def test_accumulation_changes_nothing(corpus_dir, tiny_model_dir, micro_batch):
         assert torch.allclose(a, b, atol=2e-5), name
 
 
-def test_gradient_checkpointing_changes_nothing(corpus_dir, tiny_model_dir):
+def test_levers_change_nothing(corpus_dir, tiny_model_dir):
     _, _, plain = train(corpus_dir, tiny_model_dir, micro_batch=4)
-    _, _, checkpointed = train(corpus_dir, tiny_model_dir, micro_batch=4, gradient_checkpointing=True)
+    levers = Levers(checkpointing="selective", offload=True, tile_size=100)
+    _, _, checkpointed = train(corpus_dir, tiny_model_dir, micro_batch=4, levers=levers)
     assert checkpointed.losses == pytest.approx(plain.losses, rel=1e-6)
 
 
@@ -122,3 +124,26 @@ def test_bf16_mixed_is_close_and_keeps_positions_in_float32(corpus_dir, tiny_mod
     _, _, exact = train(corpus_dir, tiny_model_dir, micro_batch=4, steps=1)
     assert watch.losses[0] == pytest.approx(exact.losses[0], rel=5e-3)
     assert lit.model.model.rotary_emb.inv_freq.dtype == torch.float32
+
+
+def test_levers_that_are_auto_are_chosen_and_said(corpus_dir, tiny_model_dir, capsys, monkeypatch):
+    monkeypatch.setattr("lit_long.module.device_memory", lambda device, processes: 20_000_000)
+    tight, _, chosen = train(corpus_dir, tiny_model_dir, micro_batch=4, steps=1)
+    assert tight.built.levers == Levers(checkpointing="full", offload=False, tile_size=0)
+    printed = capsys.readouterr().out
+    assert "not enough: checkpointing none: 0.0" in printed
+    assert "for 4 x 256 tokens in 32-true" in printed
+    monkeypatch.undo()
+    roomy, _, plain = train(corpus_dir, tiny_model_dir, micro_batch=4, steps=1)
+    assert roomy.built.levers.checkpointing == "none"
+    assert "levers: checkpointing none: " in capsys.readouterr().out
+    assert chosen.losses == plain.losses
+
+
+def test_where_the_optimizer_keeps_its_states_changes_nothing(corpus_dir, tiny_model_dir):
+    options = {"warmup_steps": 2, "learning_rate": 1e-3}
+    _, _, plain = train(corpus_dir, tiny_model_dir, micro_batch=4, optimizer=OptimizerSettings(**options))
+    _, _, other = train(
+        corpus_dir, tiny_model_dir, micro_batch=4, optimizer=OptimizerSettings(**options, states="host")
+    )
+    assert other.losses == plain.losses

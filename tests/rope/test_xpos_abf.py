@@ -24,7 +24,7 @@ from lit_long.rope import (
     RopeGeometry,
     RopeMismatchError,
     RopeScaling,
-    XposABF,
+    XPosABF,
     scale_rope,
     verify_rope,
 )
@@ -36,7 +36,7 @@ LLAMA2 = RopeGeometry(dim=128, base=10_000.0, native_length=4096)
 @pytest.mark.parametrize(("scale_base", "mean"), [(512, 0.19), (512 * 8, 1.21), (512 * 50, 1.65)])
 def test_the_score_at_far_distances(scale_base, mean):
     """All-ones scores at distance 28,000 to 32,000 of Llama 2's heads, as Figure 4 of Llama 2 Long shows them."""
-    method = XposABF(scale_base=scale_base)
+    method = XPosABF(scale_base=scale_base)
     distances = torch.arange(28_000, 32_000)
     scores = all_ones_score(method.inv_freq(LLAMA2, 32_768), distances, method.decay(LLAMA2, 32_768))
     assert float(scores.mean()) == pytest.approx(mean, abs=5e-3)
@@ -48,7 +48,7 @@ def test_the_score_at_far_distances(scale_base, mean):
 
 
 def test_decay_is_the_public_constant():
-    decay = XposABF(scale_base=512).decay(LLAMA2, 32_768)
+    decay = XPosABF(scale_base=512).decay(LLAMA2, 32_768)
     assert decay.dtype == torch.float64
     assert (decay**512).tolist() == pytest.approx([(2 * j + 0.4 * 128) / (1.4 * 128) for j in range(64)], rel=1e-12)
     assert bool((ABF().decay(LLAMA2, 32_768) == 1).all())
@@ -57,10 +57,10 @@ def test_decay_is_the_public_constant():
 @pytest.mark.parametrize(
     ("method", "geometry", "length", "message"),
     [
-        (XposABF(scale_base=400), LLAMA2, 32_768, "Use a scale_base of at least 463"),
-        (XposABF(scale_base=512), LLAMA2, 65_536, "Use a scale_base of at least 926"),
-        (XposABF(base=5_000), LLAMA2, 32_768, "below the model's own 10000"),
-        (XposABF(), RopeGeometry(dim=64, base=1e4, native_length=64, rope_type="linear"), 128, "already scaled"),
+        (XPosABF(scale_base=400), LLAMA2, 32_768, "Use a scale_base of at least 463"),
+        (XPosABF(scale_base=512), LLAMA2, 65_536, "Use a scale_base of at least 926"),
+        (XPosABF(base=5_000), LLAMA2, 32_768, "below the model's own 10000"),
+        (XPosABF(), RopeGeometry(dim=64, base=1e4, native_length=64, rope_type="linear"), 128, "already scaled"),
     ],
 )
 def test_refusals(method, geometry, length, message):
@@ -76,7 +76,7 @@ def tiny(**changes):
 
 
 def test_the_config_comes_back_without_a_warning_and_is_proved(tmp_path, caplog):
-    method, config = XposABF(scale_base=100.0), tiny()
+    method, config = XPosABF(scale_base=100.0), tiny()
     native = RopeGeometry.from_config(config)
     model = use_packed_attention(AutoModelForCausalLM.from_config(scale_rope(config, method, 2048)))
     assert model.config.rope_parameters == {"rope_type": "xpos", "rope_theta": 5e5, "xpos_scale_base": 100.0}
@@ -85,7 +85,7 @@ def test_the_config_comes_back_without_a_warning_and_is_proved(tmp_path, caplog)
     again = use_packed_attention(AutoModelForCausalLM.from_pretrained(tmp_path))
     verify_rope(again, method, native, 2048)
     with pytest.raises(RopeMismatchError, match="differs from xPos"):  # the wrong scale base
-        verify_rope(again, XposABF(scale_base=110.0), native, 2048)
+        verify_rope(again, XPosABF(scale_base=110.0), native, 2048)
     # what it is now stays, also under another method that keeps the model's own
     reread = AutoConfig.from_pretrained(tmp_path)
     kept = use_packed_attention(AutoModelForCausalLM.from_config(scale_rope(reread, NoScaling(), 4096)))
@@ -99,19 +99,19 @@ def test_the_default_shows_on_a_short_context():
     """A context that is nothing beside the scale base: attention without the scaling is still found out."""
     config = tiny()
     native = RopeGeometry.from_config(config)
-    model = AutoModelForCausalLM.from_config(scale_rope(config, XposABF(), 256))
+    model = AutoModelForCausalLM.from_config(scale_rope(config, XPosABF(), 256))
     with pytest.raises(RopeMismatchError, match="does not scale queries and keys"):
-        verify_rope(model, XposABF(), native, 256)
+        verify_rope(model, XPosABF(), native, 256)
     for attention in ("eager", "sdpa"):
         model.set_attn_implementation(attention)
         with pytest.raises(RopeMismatchError, match="Train it with attention: packed"):
-            verify_rope(model, XposABF(), native, 256)
-    verify_rope(use_packed_attention(model), XposABF(), native, 256)
+            verify_rope(model, XPosABF(), native, 256)
+    verify_rope(use_packed_attention(model), XPosABF(), native, 256)
 
 
 def test_transformers_alone_refuses_the_model(tmp_path):
     """Nobody gets a model without its decay by accident."""
-    AutoModelForCausalLM.from_config(scale_rope(tiny(), XposABF(), 2048)).save_pretrained(tmp_path)
+    AutoModelForCausalLM.from_config(scale_rope(tiny(), XPosABF(), 2048)).save_pretrained(tmp_path)
     script = f"from transformers import AutoModelForCausalLM as A; A.from_pretrained({str(tmp_path)!r})"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode != 0
@@ -136,7 +136,7 @@ def train(corpus, folder, *, rope, resume=None, steps=2, model_config, **options
 
 
 def test_a_run_its_checkpoint_and_what_is_refused_of_it(corpus_dir, tiny_config, tmp_path):
-    rope, made = XposABF(scale_base=300.0), {"corpus": corpus_dir, "folder": tmp_path, "model_config": tiny_config}
+    rope, made = XPosABF(scale_base=300.0), {"corpus": corpus_dir, "folder": tmp_path, "model_config": tiny_config}
     module = train(rope=rope, **made)
     checkpoint = str(tmp_path / "last.ckpt")
     loaded = load_for_inference(checkpoint)
@@ -150,7 +150,7 @@ def test_a_run_its_checkpoint_and_what_is_refused_of_it(corpus_dir, tiny_config,
         assert torch.allclose(scored[0], own, atol=1e-5)
     train(rope=rope, resume=checkpoint, steps=3, **made)
     with pytest.raises(UserError, match="trained with rope options"):
-        train(rope=XposABF(scale_base=301.0), resume=checkpoint, steps=4, **made)
+        train(rope=XPosABF(scale_base=301.0), resume=checkpoint, steps=4, **made)
     with pytest.raises(UserError, match=r"model\.attention is 'sdpa'; set model\.attention: packed"):
         LongContextModule(model_config=tiny_config, context_length=256, rope=rope, attention="sdpa")
     from lit_long_hub import export_checkpoint
@@ -183,7 +183,7 @@ def test_the_four_arms_of_table_5(name, expected):
 
 
 def test_an_adapter_checkpoint(corpus_dir, tiny_model_dir, tmp_path):
-    rope = XposABF(scale_base=300.0)
+    rope = XPosABF(scale_base=300.0)
     lora = LoraSettings(r=2)
     data = {"corpus": corpus_dir, "folder": tmp_path, "model_config": None, "model": tiny_model_dir}
     module = train(rope=rope, lora=lora, **data)

@@ -17,7 +17,7 @@ _FASTEST = math.log2(1.4 / 0.4)  # bits by which the fastest frequency decays ov
 _MOST = 64
 
 
-class XposABF(RopeScaling):
+class XPosABF(RopeScaling):
     """Raise the RoPE base as ``abf`` does, and let scores decay smoothly with distance (xPos, Sun et al. 2022).
 
     The part of frequency j in a score is multiplied by ``zeta_j^(distance / scale_base)``, which damps the oscillation
