@@ -10,6 +10,8 @@ Boundaries come from transformers' own flash-attention arguments (``cu_seq_lens_
 Shapes: B rows, H query heads, K key/value heads, T tokens, D head dimension.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -85,6 +87,9 @@ def packed_attention(
             f"attention. Pass cu_seq_lens_q and cu_seq_lens_k, too, or set attention: sdpa"
         )
     query, key = xpos(module, query, key, bounds, kwargs.get("position_ids"))
+    # rotation and xPos are float32 under autocast, which the kernels for packed documents do not know
+    if torch.is_autocast_enabled(query.device.type) and query.dtype == torch.float32:
+        query, key, value = (t.to(torch.get_autocast_dtype(query.device.type)) for t in (query, key, value))
     states = (query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
     selection: Selection = getattr(module, _SELECTION, None) or _DEFAULT
     backend = selection.backend_for(states, bounds, scaling, dropout)
@@ -140,6 +145,18 @@ def use_packed_attention(model: nn.Module, backend: str = "auto") -> nn.Module:
         if hasattr(module, "layer_idx") or hasattr(module, "is_causal"):
             setattr(module, _SELECTION, selection)
     return model
+
+
+@contextmanager
+def trial(model: nn.Module) -> Iterator[None]:
+    """What is chosen within is forgotten afterwards: for a probe whose shapes are not those of the run."""
+    selections = {id(found): found for module in model.modules() if (found := getattr(module, _SELECTION, None))}
+    before = [(s.report, dict(s.report.chosen), dict(s.report.candidates)) for s in selections.values()]
+    try:
+        yield
+    finally:
+        for report, chosen, candidates in before:
+            report.chosen, report.candidates = chosen, candidates
 
 
 def attention_report(model: nn.Module) -> AttentionReport:

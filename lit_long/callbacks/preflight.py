@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.nn import functional as F
 
-from lit_long.attention import attention_report
+from lit_long.attention import attention_report, proving
 from lit_long.attention.leak import check_leak, require_no_leak
 from lit_long.errors import UserError
 from lit_long.loss import linear_cross_entropy
@@ -53,7 +53,10 @@ class Preflight(Callback):
         self._check("output layer", lambda: f"logits within {check_output_layer(module.model):.1e} of the model's own")
         self._check("loss", partial(_loss_parity, module, trainer))
         if module.spec.attention == "packed":
-            self._check("document leak", partial(_no_leak, module.model))
+            with trainer.precision_plugin.forward_context():  # on the kernel of the run
+                if module.device.type == "cuda":  # which is chosen on its own shapes
+                    self._check("attention kernel", partial(_first_batch, module, trainer))
+                self._check("document leak", partial(_no_leak, module.model))
             self._state("attention", str(attention_report(unwrapped(module.model))))
         else:
             self._state("document leak", "not asked: attention is transformers' own (model.attention: sdpa)")
@@ -81,6 +84,17 @@ def _no_leak(model: Any) -> str:
 
 
 @torch.no_grad()
+def _first_batch(module: Any, trainer: Trainer) -> str:
+    """Run the decoder on the first micro-batch, by which its kernel is chosen."""
+    batch = next(iter(trainer.datamodule.train_dataloader()))  # type: ignore[attr-defined]
+    batch = {key: value.to(module.device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
+    states = in_forward(module.model, lambda: hidden_states(module.model, batch))
+    if not bool(states.isfinite().all()):
+        raise UserError("hidden states of the first micro-batch are not finite")
+    return f"runs on the first micro-batch, {' x '.join(map(str, batch['input_ids'].shape))} tokens"
+
+
+@torch.no_grad()
 def _loss_parity(module: Any, trainer: Trainer) -> str:
     """The loss on the beginning of the first real row, against plain cross-entropy in float64 on whole logits."""
     batch = next(iter(trainer.datamodule.train_dataloader()))  # type: ignore[attr-defined]
@@ -101,7 +115,8 @@ def _loss_parity(module: Any, trainer: Trainer) -> str:
         plain = F.cross_entropy(logits[0], targets[0], reduction="sum")
         return float(ours.loss), float(plain), float(ours.weight)
 
-    ours, plain, count = in_forward(module.model, both)
+    with proving():
+        ours, plain, count = in_forward(module.model, both)
     off = abs(ours - plain) / max(abs(plain), 1e-9)
     if not off < 1e-5:
         raise UserError(f"the loss of {count:.0f} targets is {ours:.6f}, in float64 on whole logits {plain:.6f}")

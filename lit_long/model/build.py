@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 
-from lit_long.attention import use_packed_attention
+from lit_long.attention import proving, use_packed_attention
 from lit_long.errors import UserError
 from lit_long.model.choose import decide_levers
 from lit_long.model.levers import NO_LEVERS, Levers, apply_levers
@@ -102,7 +102,8 @@ def build_model(spec: ModelSpec, run: RunFacts | None = None) -> BuiltModel:
         model = load_pretrained(spec.model, revision=spec.revision, config=scaled)
     if spec.attention == "packed":
         use_packed_attention(model, spec.attention_backend)
-    report = verify_rope(model, spec.rope, native, spec.context_length)  # xPos is in the attention
+    with proving():
+        report = verify_rope(model, spec.rope, native, spec.context_length)  # xPos is in the attention
     if spec.lora is not None:
         model = add_lora(model, spec.lora)
     levers, reasons = decide_levers(model, spec.levers, run)

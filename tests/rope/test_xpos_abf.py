@@ -153,6 +153,8 @@ def test_a_run_its_checkpoint_and_what_is_refused_of_it(corpus_dir, tiny_config,
         train(rope=XPosABF(scale_base=301.0), resume=checkpoint, steps=4, **made)
     with pytest.raises(UserError, match=r"model\.attention is 'sdpa'; set model\.attention: packed"):
         LongContextModule(model_config=tiny_config, context_length=256, rope=rope, attention="sdpa")
+    with pytest.raises(UserError, match="rope method 'xpos_abf' scales queries"):  # a stage on the way, too
+        LongContextModule(model_config=tiny_config, context_length=256, rope_schedule=[rope, ABF()], attention="sdpa")
     from lit_long_hub import export_checkpoint
 
     with pytest.raises(UserError, match=r"xPos .*cannot be exported"):
