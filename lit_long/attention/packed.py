@@ -83,10 +83,24 @@ def packed_attention(
             f"{PACKED} got neither cu_seq_lens_q nor position_ids: this model does not hand position_ids on to its "
             f"attention. Pass cu_seq_lens_q and cu_seq_lens_k, too, or set attention: sdpa"
         )
+    query, key, value = _autocast(query, key, value)
     states = (query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
     selection: Selection = getattr(module, _SELECTION, None) or _DEFAULT
     backend = selection.backend_for(states, bounds, scaling, dropout)
     return backend.run(states, bounds, scaling, dropout), None
+
+
+def _autocast(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The tensors in autocast's dtype, where it is on, as it would cast them for torch's own attention.
+
+    Most models rotate queries and keys in the dtype of the residual stream: under ``bf16-mixed`` they come in float32,
+    beside bfloat16 values: kernels would be chosen for a dtype that is not the one they run in.
+    """
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return tensors
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(tensor if tensor.dtype == torch.float64 else tensor.to(dtype) for tensor in tensors)
 
 
 def _padding_mask(*, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor | None:
