@@ -21,6 +21,7 @@ LIGHTNING = {
 }
 OWN = {
     "prepare": "lit_long.cli.prepare:COMMAND",
+    "check": "lit_long.cli.check:COMMAND",
     "evaluate": "lit_long.cli.evaluate:COMMAND",
 }
 VERSIONS = ("lightning", "torch", "transformers", "peft", "datasets", "huggingface-hub", "flash-attn", "liger-kernel")

@@ -7,16 +7,18 @@ _PUBLIC = {
     "DataReport": "lit_long.callbacks.data_report",
     "FinalCheckpoint": "lit_long.callbacks.final_checkpoint",
     "FlashAttention": "lit_long.callbacks.flash_attention",
+    "LeakCheck": "lit_long.callbacks.leak_check",
     "StepMetrics": "lit_long.callbacks.step_metrics",
     "StepProgress": "lit_long.callbacks.progress",
     "Throughput": "lit_long.callbacks.throughput",
 }
-__all__ = ["DataReport", "FinalCheckpoint", "FlashAttention", "StepMetrics", "StepProgress", "Throughput"]
+__all__ = ["DataReport", "FinalCheckpoint", "FlashAttention", "LeakCheck", "StepMetrics", "StepProgress", "Throughput"]
 
 if TYPE_CHECKING:
     from lit_long.callbacks.data_report import DataReport
     from lit_long.callbacks.final_checkpoint import FinalCheckpoint
     from lit_long.callbacks.flash_attention import FlashAttention
+    from lit_long.callbacks.leak_check import LeakCheck
     from lit_long.callbacks.progress import StepProgress
     from lit_long.callbacks.step_metrics import StepMetrics
     from lit_long.callbacks.throughput import Throughput

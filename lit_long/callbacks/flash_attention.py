@@ -1,14 +1,13 @@
 """Packed attention for somebody else's LightningModule, and proof of the kernel that really runs."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import nn
 
 from lit_long.attention import attention_report, use_packed_attention
 from lit_long.attention.trace import KernelTrace, attention_kernels
+from lit_long.callbacks.models import huggingface_models
 from lit_long.errors import UserError
 
 
@@ -39,7 +38,7 @@ class FlashAttention(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Switch all models, or none."""
         self.kernels = {}
-        models = list(_models(pl_module))
+        models = list(huggingface_models(pl_module))
         if not models:
             raise UserError(
                 f"FlashAttention: {type(pl_module).__name__} has no transformers model in it (a PreTrainedModel as an "
@@ -116,17 +115,6 @@ class FlashAttention(Callback):
         for model, before in self._before:
             model.set_attn_implementation(before)
         self._before = []
-
-
-def _models(module: nn.Module) -> Iterator[Any]:
-    """The outermost transformers models in a module."""
-    from transformers import PreTrainedModel
-
-    for child in module.children():
-        if isinstance(child, PreTrainedModel):
-            yield child
-        else:
-            yield from _models(child)
 
 
 def _sequence_length(batch: Any) -> int:

@@ -7,12 +7,15 @@ from typing import Any, cast
 from lit_long.errors import UserError
 
 
-def run(args: list[str]) -> int:
-    """Run LightningCLI on ``args`` (the subcommand first)."""
+def run(args: list[str], *, preflight: Any = None) -> int:
+    """Run LightningCLI on ``args`` (the subcommand first).
+
+    ``preflight``: a callback that is there instead of everything that writes (``lit-long check``).
+    """
     import logging
 
     from jsonargparse import ArgumentError
-    from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+    from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
     # the loader is ours and has no workers; "litlogger" is an advertisement
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -24,6 +27,7 @@ def run(args: list[str]) -> int:
 
     from lit_long.callbacks.data_report import DataReport
     from lit_long.callbacks.final_checkpoint import FinalCheckpoint
+    from lit_long.callbacks.leak_check import LeakCheck
     from lit_long.callbacks.progress import StepProgress
     from lit_long.callbacks.step_metrics import StepMetrics
     from lit_long.callbacks.throughput import Throughput
@@ -44,8 +48,15 @@ def run(args: list[str]) -> int:
         def _parse_ckpt_path(self) -> None:
             """Do not let a checkpoint's settings override the command line (lightning PR #21455)."""
 
+        def _attention_is_packed(self) -> bool:
+            return bool(self._get(self.config, "model.attention") == "packed")
+
         def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
             trainer: Any = super().instantiate_trainer(**kwargs)
+            if preflight is not None:
+                trainer.loggers = []
+                trainer.callbacks[:] = [preflight]
+                return cast(pl.Trainer, trainer)
             if trainer.progress_bar_callback is not None:
                 trainer.callbacks[:] = [c for c in trainer.callbacks if c is not trainer.progress_bar_callback]
                 trainer.callbacks.append(StepProgress())
@@ -54,6 +65,8 @@ def run(args: list[str]) -> int:
             if not any(isinstance(c, DataReport) for c in trainer.callbacks):
                 trainer.callbacks.append(DataReport())
             trainer.callbacks += [FinalCheckpoint(), StepMetrics()]
+            if self._attention_is_packed() and not any(isinstance(c, LeakCheck) for c in trainer.callbacks):
+                trainer.callbacks.append(LeakCheck())
             return cast(pl.Trainer, trainer)
 
     sys.argv = ["lit-long", *args]  # LightningCLI warns when it is given arguments and finds others there
@@ -64,6 +77,7 @@ def run(args: list[str]) -> int:
             datamodule_class=pl.LightningDataModule,
             subclass_mode_data=True,
             auto_configure_optimizers=False,
+            save_config_callback=SaveConfigCallback if preflight is None else None,
             save_config_kwargs={"overwrite": True},
             parser_kwargs=quiet | dict.fromkeys(LitLongCLI.subcommands(), quiet),
         )
