@@ -91,6 +91,12 @@ def export_checkpoint(
     progress = progress or (lambda text, done, total: None)
     output = Path(output)
     source = read_checkpoint(checkpoint)
+    if source.record["config"].get("lit_long_xpos") is not None:
+        raise UserError(
+            "positions of method 'xpos_abf' cannot be exported: the decay of its scores is done by lit-long's attention "
+            "function, and no config.json can tell transformers or an engine: they would run another model. Evaluate "
+            "the checkpoint with lit-long evaluate; train with ABF for a release"
+        )
     architecture = read_architecture(source.record["config"])
     base, revision = source.base_model(base_model)
     weights = open_weights(source, architecture, base=base, revision=revision)

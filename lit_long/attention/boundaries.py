@@ -47,6 +47,15 @@ class Boundaries:
         """Tokens of the longest document, or the bound that was given."""
         return self.longest if self.longest is not None else max(self.lengths)
 
+    @cached_property
+    def centred(self) -> torch.Tensor:
+        """Position of each token from the middle of its document, float64 [B * T]; needs no look at the host."""
+        ends = self.cu_seqlens[1:].to(torch.int64)
+        place = torch.arange(self.rows * self.tokens, device=ends.device)
+        document = torch.searchsorted(ends, place, right=True)
+        start, stop = self.cu_seqlens.to(torch.int64)[document], ends[document]
+        return place - (start + stop - 1).to(torch.float64) / 2
+
     @property
     def one_per_row(self) -> bool:
         """Whether every row is one document."""

@@ -17,6 +17,7 @@ from torch import nn
 
 from lit_long.attention.boundaries import boundaries
 from lit_long.attention.select import AttentionReport, Selection
+from lit_long.attention.xpos import apply_xpos
 from lit_long.errors import UserError
 
 PACKED = "lit_long_packed"
@@ -85,6 +86,7 @@ def packed_attention(
         )
     query, key, value = _autocast(query, key, value)
     states = (query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
+    states = apply_xpos(module, states, bounds)
     selection: Selection = getattr(module, _SELECTION, None) or _DEFAULT
     backend = selection.backend_for(states, bounds, scaling, dropout)
     return backend.run(states, bounds, scaling, dropout), None

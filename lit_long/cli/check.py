@@ -2,6 +2,7 @@
 
 import sys
 from argparse import ArgumentParser, Namespace
+from typing import Any
 
 from lit_long.cli.command import Command
 
@@ -44,7 +45,7 @@ def _run(args: Namespace) -> int:
     return int(any(check.passed is False for check in preflight.checks))
 
 
-def _print(checks: list) -> None:  # type: ignore[type-arg]
+def _print(checks: list[Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 

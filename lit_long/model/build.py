@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 
 from lit_long.attention import use_packed_attention
+from lit_long.attention.xpos import require_xpos_model
 from lit_long.errors import UserError
 from lit_long.model.choose import decide_levers
 from lit_long.model.levers import NO_LEVERS, Levers, apply_levers
@@ -101,6 +102,12 @@ def build_model(spec: ModelSpec, run: RunFacts | None = None) -> BuiltModel:
     else:
         model = load_pretrained(spec.model, revision=spec.revision, config=scaled)
     report = verify_rope(model, spec.rope, native, spec.context_length)
+    if getattr(scaled, "lit_long_xpos", None) is not None:
+        require_xpos_model(scaled)
+        if spec.attention != "packed":
+            raise UserError(
+                "rope method 'xpos_abf' is done by the packed attention function; set model.attention: packed"
+            )
     if spec.attention == "packed":
         use_packed_attention(model, spec.attention_backend)
     if spec.lora is not None:

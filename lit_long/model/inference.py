@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from lit_long.attention import use_packed_attention
 from lit_long.errors import UserError
 from lit_long.model.build import load_pretrained
 
@@ -85,6 +86,8 @@ def _from_checkpoint(path: str) -> LoadedModel:
     else:
         model = _with_adapters(record, config, tensors, path)
     source = {k: record.get(k) for k in ("base_model", "rope", "training")}
+    if getattr(config, "lit_long_xpos", None) is not None:
+        use_packed_attention(model)  # stock attention would leave the decay out
     return LoadedModel(model.eval(), config, record["rope"]["native_length"], source)
 
 

@@ -13,6 +13,7 @@ from lit_long.rope.methods.linear import Linear
 from lit_long.rope.methods.llama3 import Llama3
 from lit_long.rope.methods.no_scaling import NoScaling
 from lit_long.rope.methods.ntk import NTK
+from lit_long.rope.methods.xpos import XPosABF
 from lit_long.rope.methods.yarn import YaRN
 from lit_long.rope.registry import rope_method, rope_methods
 from lit_long.rope.switch import switch_rope
@@ -28,6 +29,7 @@ __all__ = [
     "RopeMismatchError",
     "RopeReport",
     "RopeScaling",
+    "XPosABF",
     "YaRN",
     "expected_inv_freq",
     "rope_method",

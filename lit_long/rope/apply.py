@@ -37,6 +37,8 @@ def scale_rope(config: "PreTrainedConfig", scaling: RopeScaling | str, context_l
     scaled = copy.deepcopy(config)
     scaled.rope_parameters = dict(parameters)
     scaled.max_position_embeddings = context_length
+    for key, value in method.config_extras().items():
+        setattr(scaled, key, dict(value))
     _require_reload(scaled, parameters, method)
     return scaled
 

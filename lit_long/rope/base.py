@@ -66,6 +66,10 @@ class RopeScaling(ABC):
             UserError: As :meth:`validate`.
         """
 
+    def config_extras(self) -> dict[str, Any]:
+        """Attributes of the config beyond ``rope_parameters`` that other parts of lit-long read; none by default."""
+        return {}
+
     def options(self) -> dict[str, Any]:
         """The constructor's arguments as plain JSON values: ``rope_method(s.name, **s.options())`` rebuilds it."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}

@@ -11,9 +11,10 @@ from lit_long.rope.methods.linear import Linear
 from lit_long.rope.methods.llama3 import Llama3
 from lit_long.rope.methods.no_scaling import NoScaling
 from lit_long.rope.methods.ntk import NTK
+from lit_long.rope.methods.xpos import XPosABF
 from lit_long.rope.methods.yarn import YaRN
 
-_METHODS: tuple[type[RopeScaling], ...] = (NoScaling, ABF, Linear, NTK, YaRN, Llama3)
+_METHODS: tuple[type[RopeScaling], ...] = (NoScaling, ABF, Linear, NTK, YaRN, Llama3, XPosABF)
 
 
 def rope_methods() -> dict[str, type[RopeScaling]]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lit_long.errors import UserError
 from lit_long.rope.base import RopeScaling
 from lit_long.rope.geometry import RopeGeometry
+from lit_long.rope.registry import rope_methods
 from lit_long.rope.verify import RopeReport, rotary_modules, verify_rope
 
 
@@ -40,6 +41,11 @@ def switch_rope(model: nn.Module, scaling: RopeScaling, native: RopeGeometry, co
     for config in _configs(model):
         config.rope_parameters = dict(parameters)
         config.max_position_embeddings = context_length
+        for key in {key for method in rope_methods().values() for key in method().config_extras()}:
+            if (extra := scaling.config_extras().get(key)) is not None:
+                setattr(config, key, dict(extra))
+            elif hasattr(config, key):
+                delattr(config, key)
     for name, module, inv_freq in list(rotary_modules(model)):
         try:
             with torch.device("cpu"):  # as transformers builds it

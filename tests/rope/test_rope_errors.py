@@ -50,7 +50,7 @@ def verify(model, scaling=None):
 
 
 def test_registry_names_and_round_trip():
-    assert list(rope_methods()) == ["none", "abf", "linear", "ntk", "yarn", "llama3"]
+    assert list(rope_methods()) == ["none", "abf", "linear", "ntk", "yarn", "llama3", "xpos_abf"]
     for name, method in rope_methods().items():
         assert method.name == name
         assert method.__doc__
