@@ -66,11 +66,11 @@ def proportional_memory(pid):
     return tuple(sum(sizes.get(key, 0) for key in keys) / 1024 for keys in (_OWN, _ALL))
 
 
-def run_alone(script, arguments, *, environment=None):
+def run_alone(script, arguments, *, environment=None, seconds=None):
     """Run ``python SCRIPT ARGUMENTS --result FILE`` and return its JSON, with ``wall``, ``cpu`` and ``memory``.
 
     ``wall`` and ``cpu`` are seconds, ``memory`` is what ``MemoryPeak`` found, in MiB. What fails comes back as
-    ``{"error": last line}``: a benchmark of several goes on without it.
+    ``{"error": last line}``: a benchmark of several goes on without it. ``seconds``: it is killed after so many.
     """
     with tempfile.TemporaryDirectory() as folder:
         result, log = Path(folder) / "result.json", Path(folder) / "log"
@@ -86,7 +86,12 @@ def run_alone(script, arguments, *, environment=None):
                 env=os.environ | (environment or {}),
             )
             peak = MemoryPeak(process.pid)
+            alarm = threading.Timer(seconds, process.kill) if seconds else None
+            if alarm is not None:
+                alarm.start()
             _, status, usage = os.wait4(process.pid, 0)  # with the processes that it waited for
+            if alarm is not None:
+                alarm.cancel()
             code = process.returncode = os.waitstatus_to_exitcode(status)
         wall, memory = time.perf_counter() - began, peak.stop()
         if code or not result.exists():

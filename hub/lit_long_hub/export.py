@@ -93,8 +93,8 @@ def export_checkpoint(
     source = read_checkpoint(checkpoint)
     if source.record["config"].get("lit_long_xpos") is not None:
         raise UserError(
-            "positions of method 'xpos_abf' cannot be exported: the decay of its scores is done by lit-long's attention "
-            "function, and no config.json can tell transformers or an engine: they would run another model. Evaluate "
+            "positions of method 'xpos_abf' cannot be exported: lit-long's attention function does the decay of its "
+            "scores, and no config.json can tell transformers or an engine: they would run another model. Evaluate "
             "the checkpoint with lit-long evaluate; train with ABF for a release"
         )
     architecture = read_architecture(source.record["config"])
