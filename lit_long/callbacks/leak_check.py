@@ -28,7 +28,8 @@ class LeakCheck(Callback):
         if not models:
             raise UserError(f"LeakCheck: {type(pl_module).__name__} has no transformers model in it")
         for model in models:
-            report = check_leak(model, partial(_forward, model))
+            with trainer.precision_plugin.forward_context():  # the kernels of training, in its dtype
+                report = check_leak(model, partial(_forward, model))
             require_no_leak(report)
             if trainer.is_global_zero:
                 pl_module.print(f"documents: {report}")
