@@ -1,16 +1,15 @@
 """Attention for packed documents, for any Hugging Face decoder with full causal attention."""
 
 from lit_long.attention.backends import BACKENDS
-from lit_long.attention.packed import PACKED, attention_report, packed_attention, trial, use_packed_attention
-from lit_long.attention.select import AttentionReport, proving
+from lit_long.attention.packed import PACKED, attention_report, attention_trial, packed_attention, use_packed_attention
+from lit_long.attention.select import AttentionReport
 
 __all__ = [
     "BACKENDS",
     "PACKED",
     "AttentionReport",
     "attention_report",
+    "attention_trial",
     "packed_attention",
-    "proving",
-    "trial",
     "use_packed_attention",
 ]

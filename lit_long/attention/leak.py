@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from lit_long.attention.packed import attention_trial
+from lit_long.attention.select import AttentionReport
 from lit_long.errors import UserError
 
 LENGTHS = (17, 1, 30, 16)  # documents of the probe
@@ -22,11 +24,13 @@ class LeakReport:
         documents: documents in the probe.
         tokens: its tokens.
         leaks: what was found, empty if nothing.
+        attention: what packed attention ran on in the probe; None for another attention.
     """
 
     documents: int
     tokens: int
     leaks: tuple[str, ...]
+    attention: AttentionReport | None = None
 
     def __str__(self) -> str:
         what = f"{self.documents} packed documents of {self.tokens} tokens"
@@ -42,13 +46,16 @@ def check_leak(model: Any, forward: Forward | None = None) -> LeakReport:
     documents' embeddings exactly zero, and states before a changed token the same to the bit.
 
     Args:
-        model: a transformers causal LM, bare or in a peft wrapper. Its modes, gradients and random state are left as
-            they are.
+        model: a transformers causal LM, bare or in a peft wrapper. Its modes, gradients, random state and choice of
+            kernels are left as they are. Call this under the autocast that it is trained in.
         forward: packed batch (``input_ids``, ``position_ids``, ``cu_seqlens``, ``max_seqlen``) -> last hidden states
             [1, T, D]; default: the model's decoder, told of documents by ``position_ids`` alone.
 
     Returns:
         The report; raise on ``leaks`` with :func:`require_no_leak`.
+
+    Raises:
+        UserError: the model's states are not finite, or its attention cannot run here.
     """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     forward = forward if forward is not None else _decoder(inner)
@@ -66,11 +73,13 @@ def check_leak(model: Any, forward: Forward | None = None) -> LeakReport:
     modes = [(module, module.training) for module in inner.modules()]
     inner.eval()
     try:
-        leaks = [*_states(forward, batch, cuts, vocabulary), *_gradients(forward, embedding, batch, cuts)]
+        with attention_trial(inner) as attention:
+            _require_finite(inner, forward, batch)
+            leaks = [*_states(forward, batch, cuts, vocabulary), *_gradients(forward, embedding, batch, cuts)]
     finally:
         for module, training in modes:
             module.training = training
-    return LeakReport(len(LENGTHS), tokens, tuple(leaks))
+    return LeakReport(len(LENGTHS), tokens, tuple(leaks), attention)
 
 
 def require_no_leak(report: LeakReport) -> None:
@@ -93,6 +102,15 @@ def _decoder(inner: Any) -> Forward:
         return states
 
     return forward
+
+
+@torch.no_grad()
+def _require_finite(inner: Any, forward: Forward, batch: dict[str, Any]) -> None:
+    if not bool(forward(batch).isfinite().all()):  # not a number equals nothing, so it would look like a leak
+        raise UserError(
+            f"the states of a {inner.config.model_type} model are not finite on a probe of {sum(LENGTHS)} "
+            f"tokens, so nothing can be said about leaks; look at its weights and the precision"
+        )
 
 
 @torch.no_grad()

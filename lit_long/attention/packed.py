@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lit_long.attention.backends.case import States
 from lit_long.attention.boundaries import boundaries
 from lit_long.attention.select import AttentionReport, Selection
 from lit_long.attention.xpos import xpos
@@ -87,13 +88,23 @@ def packed_attention(
             f"attention. Pass cu_seq_lens_q and cu_seq_lens_k, too, or set attention: sdpa"
         )
     query, key = xpos(module, query, key, bounds, kwargs.get("position_ids"))
-    # rotation and xPos are float32 under autocast, which the kernels for packed documents do not know
-    if torch.is_autocast_enabled(query.device.type) and query.dtype == torch.float32:
-        query, key, value = (t.to(torch.get_autocast_dtype(query.device.type)) for t in (query, key, value))
-    states = (query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
+    states = _autocast(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
     selection: Selection = getattr(module, _SELECTION, None) or _DEFAULT
     backend = selection.backend_for(states, bounds, scaling, dropout)
     return backend.run(states, bounds, scaling, dropout), None
+
+
+def _autocast(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> States:
+    """The tensors in autocast's dtype, where it is on, as it would cast them for torch's own attention.
+
+    Most models rotate queries and keys in the dtype of the residual stream: under ``bf16-mixed`` they come in float32,
+    beside bfloat16 values: kernels would be chosen for a dtype that is not the one they run in.
+    """
+    device = query.device.type
+    if not torch.is_autocast_enabled(device) or query.dtype == torch.float64:
+        return query, key, value
+    dtype = torch.get_autocast_dtype(device)
+    return query.to(dtype), key.to(dtype), value.to(dtype)
 
 
 def _padding_mask(*, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor | None:
@@ -147,18 +158,6 @@ def use_packed_attention(model: nn.Module, backend: str = "auto") -> nn.Module:
     return model
 
 
-@contextmanager
-def trial(model: nn.Module) -> Iterator[None]:
-    """What is chosen within is forgotten afterwards: for a probe whose shapes are not those of the run."""
-    selections = {id(found): found for module in model.modules() if (found := getattr(module, _SELECTION, None))}
-    before = [(s.report, dict(s.report.chosen), dict(s.report.candidates)) for s in selections.values()]
-    try:
-        yield
-    finally:
-        for report, chosen, candidates in before:
-            report.chosen, report.candidates = chosen, candidates
-
-
 def attention_report(model: nn.Module) -> AttentionReport:
     """What the model's attention runs on; filled by its first batch.
 
@@ -170,3 +169,27 @@ def attention_report(model: nn.Module) -> AttentionReport:
             report: AttentionReport = selection.report
             return report
     raise UserError(f"{type(model).__name__} was not switched to packed attention; call use_packed_attention first")
+
+
+@contextmanager
+def attention_trial(model: nn.Module, backend: str | None = None) -> Iterator[AttentionReport | None]:
+    """Kernels chosen inside are forgotten afterwards, so that a probe's few tokens decide nothing for real lengths.
+
+    Args:
+        model: a model, switched to packed attention or not.
+        backend: the kernel to take inside; default: as the model was told.
+
+    Yields:
+        The report of what is chosen inside; None for a model that was not switched.
+    """
+    found = (getattr(module, _SELECTION, None) for module in model.modules())
+    selection: Selection | None = next((one for one in found if one is not None), None)  # its layers share one
+    if selection is None:
+        yield None
+        return
+    before = selection.report
+    selection.report = AttentionReport(backend or before.asked)
+    try:
+        yield selection.report
+    finally:
+        selection.report = before

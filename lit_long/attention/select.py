@@ -1,9 +1,6 @@
 """Which backend a model's attention runs on: the one that was pinned, or the fastest that is right, measured once."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 import torch
@@ -13,22 +10,6 @@ from lit_long.attention.backends.case import States
 from lit_long.attention.boundaries import Boundaries
 from lit_long.attention.probe import milliseconds, numerics
 from lit_long.errors import UserError
-
-_PROVING = ContextVar("lit_long_proving", default=False)
-
-
-@contextmanager
-def proving() -> Iterator[None]:
-    """Within, packed attention runs on ``sdpa`` whatever was asked for, and nothing is chosen.
-
-    For proofs of other parts of a model, on a few tokens in float32: a pinned kernel may not take those (flash kernels
-    are for half precision), and they say nothing of which one is fast.
-    """
-    token = _PROVING.set(True)
-    try:
-        yield
-    finally:
-        _PROVING.reset(token)
 
 
 @dataclass(frozen=True)
@@ -99,8 +80,6 @@ class Selection:
         Raises:
             UserError: the pinned one cannot do it, or is wrong; or none can.
         """
-        if _PROVING.get():
-            return BACKENDS["sdpa"]
         query, key, value = states
         case = AttentionCase(
             device=query.device,

@@ -5,7 +5,6 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_long.attention import trial
 from lit_long.attention.leak import check_leak, require_no_leak
 from lit_long.callbacks.models import huggingface_models
 from lit_long.errors import UserError
@@ -29,8 +28,7 @@ class LeakCheck(Callback):
         if not models:
             raise UserError(f"LeakCheck: {type(pl_module).__name__} has no transformers model in it")
         for model in models:
-            # in the run's precision, so on its kernel; the choice is made anew on the run's own shapes
-            with trainer.precision_plugin.forward_context(), trial(model):
+            with trainer.precision_plugin.forward_context():  # the kernels of training, in its dtype
                 report = check_leak(model, partial(_forward, model))
             require_no_leak(report)
             if trainer.is_global_zero:

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.nn import functional as F
 
-from lit_long.attention import attention_report, proving
+from lit_long.attention import AttentionReport, attention_trial
 from lit_long.attention.leak import check_leak, require_no_leak
 from lit_long.errors import UserError
 from lit_long.loss import linear_cross_entropy
@@ -41,6 +41,7 @@ class Preflight(Callback):
 
     def __init__(self) -> None:
         self.checks: list[Check] = []
+        self._attention: AttentionReport | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make all checks, also behind one that fails.
@@ -53,11 +54,8 @@ class Preflight(Callback):
         self._check("output layer", lambda: f"logits within {check_output_layer(module.model):.1e} of the model's own")
         self._check("loss", partial(_loss_parity, module, trainer))
         if module.spec.attention == "packed":
-            with trainer.precision_plugin.forward_context():  # on the kernel of the run
-                if module.device.type == "cuda":  # which is chosen on its own shapes
-                    self._check("attention kernel", partial(_first_batch, module, trainer))
-                self._check("document leak", partial(_no_leak, module.model))
-            self._state("attention", str(attention_report(unwrapped(module.model))))
+            self._check("document leak", partial(self._no_leak, module.model, trainer))
+            self._state("attention", str(self._attention or "not run"))
         else:
             self._state("document leak", "not asked: attention is transformers' own (model.attention: sdpa)")
         for reason in module.built.reasons:
@@ -73,25 +71,15 @@ class Preflight(Callback):
         except UserError as error:
             self.checks.append(Check(name, False, str(error)))
 
+    def _no_leak(self, model: Any, trainer: Trainer) -> str:
+        with trainer.precision_plugin.forward_context():  # the kernels of training, in its dtype
+            report = check_leak(model, lambda batch: in_forward(model, lambda: hidden_states(model, batch)))
+        self._attention = report.attention
+        require_no_leak(report)
+        return str(report)
+
     def _state(self, name: str, detail: str) -> None:
         self.checks.append(Check(name, None, detail))
-
-
-def _no_leak(model: Any) -> str:
-    report = check_leak(model, lambda batch: in_forward(model, lambda: hidden_states(model, batch)))
-    require_no_leak(report)
-    return str(report)
-
-
-@torch.no_grad()
-def _first_batch(module: Any, trainer: Trainer) -> str:
-    """Run the decoder on the first micro-batch, by which its kernel is chosen."""
-    batch = next(iter(trainer.datamodule.train_dataloader()))  # type: ignore[attr-defined]
-    batch = {key: value.to(module.device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
-    states = in_forward(module.model, lambda: hidden_states(module.model, batch))
-    if not bool(states.isfinite().all()):
-        raise UserError("hidden states of the first micro-batch are not finite")
-    return f"runs on the first micro-batch, {' x '.join(map(str, batch['input_ids'].shape))} tokens"
 
 
 @torch.no_grad()
@@ -115,7 +103,7 @@ def _loss_parity(module: Any, trainer: Trainer) -> str:
         plain = F.cross_entropy(logits[0], targets[0], reduction="sum")
         return float(ours.loss), float(plain), float(ours.weight)
 
-    with proving():
+    with attention_trial(inner, "sdpa"):  # a kernel that was pinned for the dtype of training may refuse this one
         ours, plain, count = in_forward(module.model, both)
     off = abs(ours - plain) / max(abs(plain), 1e-9)
     if not off < 1e-5:

@@ -1,6 +1,6 @@
 """Who computes the loss: our own chunks, torch's operator, or Liger's kernel; and which of them is fastest here.
 
-On a CPU torch's operator takes as long as our chunks (benchmarks/results/training_loss.md). It has no weights of
+On a CPU torch's operator takes about as long as our chunks (benchmarks/training/loss.py). It has no weights of
 targets, no z-loss and no cap, and lets a state that is not finite at an ignored position spoil the gradients
 (0 * inf), so it is not what ``auto`` takes there. Which one ``auto`` takes on a GPU is a measurement, so two runs may
 differ in the last bits: pin ``chunked`` for bit-equal ones.

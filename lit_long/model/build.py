@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 
-from lit_long.attention import proving, use_packed_attention
+from lit_long.attention import attention_trial, use_packed_attention
 from lit_long.errors import UserError
 from lit_long.model.choose import decide_levers
 from lit_long.model.levers import NO_LEVERS, Levers, apply_levers
@@ -102,7 +102,7 @@ def build_model(spec: ModelSpec, run: RunFacts | None = None) -> BuiltModel:
         model = load_pretrained(spec.model, revision=spec.revision, config=scaled)
     if spec.attention == "packed":
         use_packed_attention(model, spec.attention_backend)
-    with proving():
+    with attention_trial(model, "sdpa"):  # a kernel that was pinned for the dtype of training may refuse this one
         report = verify_rope(model, spec.rope, native, spec.context_length)  # xPos is in the attention
     if spec.lora is not None:
         model = add_lora(model, spec.lora)

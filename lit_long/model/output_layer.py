@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lit_long.attention import proving
+from lit_long.attention import attention_trial
 from lit_long.errors import UserError
 from lit_long.model.forward import hidden_states, in_forward, output_transform, unwrapped
 
@@ -42,8 +42,8 @@ def check_output_layer(model: Any) -> float:
     hook = head.register_forward_hook(enlarge)
     try:
         inner.eval()
-        with proving():
-            own = model(**batch, use_cache=False).logits.float()  # the wrapper: it may be the one that is sharded
+        with attention_trial(inner, "sdpa"):  # a kernel that was pinned for the dtype of training may refuse this one
+            own = model(**batch, use_cache=False).logits.float()  # through the wrapper: it may be what is sharded
             raw = in_forward(model, lambda: nn.functional.linear(hidden_states(inner, batch), head.weight, head.bias))
     finally:
         hook.remove()

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from lit_long.attention import proving
+from lit_long.attention import attention_trial
 from lit_long.errors import UserError
 from lit_long.model.build import ModelSpec
 from lit_long.rope import RopeGeometry, RopeReport, RopeScaling, scale_rope, switch_rope, verify_rope
@@ -104,7 +104,7 @@ class RopeStages:
     def switch(self, model: Any, stage: RopeStage) -> None:
         """Make the positions of ``stage`` the live ones, proved."""
         if stage.facts() != self.live.facts():
-            with proving():
+            with attention_trial(model, "sdpa"):  # see build_model
                 switch_rope(model, stage.scaling, self.native, stage.context_length)
         self.live = stage
 
@@ -112,7 +112,7 @@ class RopeStages:
         """Make every switch of the run before it starts, and end at the last stage."""
         for stage in self.stages:
             self.switch(model, stage)
-        with proving():
+        with attention_trial(model, "sdpa"):
             return verify_rope(model, self.live.scaling, self.native, self.live.context_length)
 
     def of_checkpoint(self, saved: dict[str, Any], *, steps: int, fitting: bool) -> RopeStage:

@@ -9,7 +9,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from lit_long.attention import PACKED, packed_attention, use_packed_attention
+from lit_long.attention import BACKENDS, PACKED, packed_attention, use_packed_attention
+from lit_long.attention.backends import AttentionBackend
 from lit_long.data import TokenCorpus
 from lit_long.errors import UserError
 from lit_long.model.forward import hidden_states
@@ -372,3 +373,43 @@ def test_stock_attention_of_the_process_is_untouched():
     use_packed_attention(build("llama"))
     assert build("llama").config._attn_implementation == "sdpa"
     assert transformers.AttentionInterface()["sdpa"] is not packed_attention
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma", "olmo2"])
+def test_autocast_reaches_the_kernel(name, batch, monkeypatch):
+    """Most models rotate in float32 beside bfloat16 values; half-precision kernels would be refused."""
+    seen = []
+
+    def run(states, *arguments):
+        seen.append({t.dtype for t in states})
+        return BACKENDS["sdpa"].run(states, *arguments)
+
+    def refuses(case):
+        return None if case.dtype == torch.bfloat16 else f"half precision only, found {case.dtype}"
+
+    monkeypatch.setitem(BACKENDS, "half", AttentionBackend("half", lambda: None, refuses, run))
+    stock = build(name, dtype=torch.float32)
+    packed = use_packed_attention(build(name, dtype=torch.float32), "half")
+    packed.load_state_dict(stock.state_dict())
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found = hidden_states(packed, batch)
+        assert {*map(frozenset, seen)} == {frozenset({torch.bfloat16})}
+        expected = torch.zeros_like(found)
+        for row, start, stop in documents(batch):
+            ids, positions = batch["input_ids"][row, start:stop], torch.arange(stop - start)
+            output = stock.get_decoder()(input_ids=ids[None], position_ids=positions[None], use_cache=False)
+            expected[row, start:stop] = output.last_hidden_state[0]
+    # both round to 8 bits in each matrix, in another order where a matrix has another number of rows
+    assert float((found - expected).float().norm() / expected.float().norm()) < 0.02
+
+
+def test_autocast_leaves_float64_alone(batch):
+    model = use_packed_attention(build("llama"))
+    with torch.no_grad():
+        expected = hidden_states(model, batch)
+        query = torch.randn(1, 4, 8, 16, dtype=torch.float64)
+        with torch.autocast("cpu", torch.bfloat16):
+            out, _ = packed_attention(
+                model.model.layers[0].self_attn, query, query, query, position_ids=torch.arange(8)[None]
+            )
+    assert out.dtype == expected.dtype == torch.float64

@@ -11,7 +11,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
-from lit_long.attention import use_packed_attention
+from lit_long.attention import BACKENDS, attention_report, use_packed_attention
+from lit_long.attention.backends import AttentionBackend
 from lit_long.data import PretrainData
 from lit_long.errors import UserError
 from lit_long.evaluation.token_nll import position_nll
@@ -118,11 +119,12 @@ def test_transformers_alone_refuses_the_model(tmp_path):
     assert "xpos" in done.stderr.splitlines()[-1]
 
 
-def train(corpus, folder, *, rope, resume=None, steps=2, model_config, **options):
+def train(corpus, folder, *, rope, resume=None, steps=2, model_config, precision="32-true", **options):
     module = LongContextModule(model_config=model_config, context_length=256, rope=rope, **options)
     data = PretrainData(corpus=corpus, sequence_length=256, tokens_per_step=512)
     trainer = pl.Trainer(
         accelerator="cpu",
+        precision=precision,
         max_steps=steps,
         logger=False,
         enable_progress_bar=False,
@@ -182,6 +184,27 @@ def test_the_four_arms_of_table_5(name, expected):
         parser.parse_args([f"--config={json.dumps(recipe)}", f"--config={arm}"])
     ).model.rope
     assert method.rope_parameters(LLAMA2, 32_768) == expected
+
+
+def test_the_proof_goes_round_a_kernel_for_half_precision(corpus_dir, tiny_config, tmp_path, monkeypatch):
+    """It is made in float32, which a kernel that was pinned for bf16-mixed does not take."""
+    ran, real = [], BACKENDS["sdpa"]
+
+    def run(states, *others):
+        ran.append({t.dtype for t in states})
+        return real.run(states, *others)
+
+    def refuses(case):
+        return None if case.dtype == torch.bfloat16 else "half precision only"
+
+    monkeypatch.setitem(BACKENDS, "half", AttentionBackend("half", lambda: None, refuses, run))
+    options = {"rope": XPosABF(scale_base=300.0), "attention_backend": "half"}
+    module = train(corpus=corpus_dir, folder=tmp_path, model_config=tiny_config, precision="bf16-mixed", **options)
+    assert all(dtypes == {torch.bfloat16} for dtypes in ran)
+    assert set(attention_report(module.model).chosen.values()) == {"half"}
+    module.model.set_attn_implementation("sdpa")
+    with pytest.raises(RopeMismatchError, match="differs from xPos"):
+        module.positions.prove(module.model)
 
 
 def test_an_adapter_checkpoint(corpus_dir, tiny_model_dir, tmp_path):
