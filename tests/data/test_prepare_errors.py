@@ -196,7 +196,7 @@ def test_a_source_that_changes_while_it_is_read(documents, tokenizer_dir, tmp_pa
 
 
 def test_ctrl_c_stops_quickly_and_says_how_to_go_on(books, tokenizer_dir, tmp_path):
-    documents = [(f"{copy}-{id_}", text) for copy in range(240) for id_, text in pieces(books, 3_000)]
+    documents = [(f"{copy}-{id_}", text) for copy in range(60) for id_, text in pieces(books, 3_000)]
     source = write(tmp_path / "a.jsonl", *documents)
     settings = {"tokenizer": tokenizer_dir, "sources": [{"path": source.path}], "item_bytes": 20_000, "processes": 2}
     (tmp_path / "d.yaml").write_text(json.dumps(settings | {"output": str(tmp_path / "out")}))
@@ -206,6 +206,8 @@ def test_ctrl_c_stops_quickly_and_says_how_to_go_on(books, tokenizer_dir, tmp_pa
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # a shell's background jobs ignore Ctrl-C, and so would whatever they start
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     items = tmp_path / "out.unfinished" / "items"
     while len(list(items.glob("*.json"))) < 2:
