@@ -120,6 +120,8 @@ def model_flops(model: Any) -> ModelFlops:
 
 def causal_pairs(batch: dict[str, Any]) -> torch.Tensor:
     """(Query, key) pairs of a packed batch, int64 scalar on the batch's device, without waiting for the device."""
+    if (counted := batch.get("causal_pairs")) is not None:  # a share of a split batch
+        return torch.tensor(counted, device=batch["input_ids"].device)
     rows, length = batch["input_ids"].shape
     boundaries = batch.get("cu_seqlens")
     if boundaries is None:

@@ -12,10 +12,11 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch.distributed.tensor import DTensor
 
 from lit_long.attention.select import Selection
 from lit_long.errors import UserError
-from lit_long.model.build import BuiltModel, ModelSpec, build_model, native_config
+from lit_long.model.build import BuiltModel, ModelSpec, Placement, build_model, native_config
 from lit_long.model.forward import next_token_loss, unwrapped
 from lit_long.model.levers import NO_LEVERS, Levers, recomputed
 from lit_long.model.lora import LoraSettings, plain_lora_config
@@ -23,6 +24,8 @@ from lit_long.model.memory import RunFacts, device_memory
 from lit_long.model.output_layer import check_output_layer
 from lit_long.model.rope_stages import RopeStages
 from lit_long.optim import OptimizerSettings, adamw, reapply, schedule
+from lit_long.optim.norm import clip_gradients, gradient_norm
+from lit_long.parallel.placement import ShardedPlacement
 from lit_long.record import checkpoint_record
 from lit_long.rope import NoScaling, RopeScaling
 
@@ -113,8 +116,13 @@ class LongContextModule(LightningModule):
     def configure_model(self) -> None:
         """Build the model, once; Lightning calls this for every stage."""
         if self.model is None:
-            self.built = build_model(self.spec, self._run_facts())
+            self.built = build_model(self.spec, self._run_facts(), self._placement())
             self.model = self.built.model
+
+    def _placement(self) -> Placement | None:
+        """How a strategy that shards models wants this one; None: whole, where it is."""
+        sharding = getattr(self.trainer.strategy, "sharding", None) if self._trainer is not None else None
+        return None if sharding is None else ShardedPlacement(sharding, self.spec.model, self.spec.revision)
 
     def _run_facts(self) -> RunFacts | None:
         """What memory depends on in this run; None where nobody knows its lengths."""
@@ -124,6 +132,8 @@ class LongContextModule(LightningModule):
             return None
         length, rows = max(lengths, key=lambda pair: pair[0] * pair[1])
         device = self.trainer.strategy.root_device
+        sharding = getattr(self.trainer.strategy, "sharding", None)
+        length = -(-length // (sharding.context if sharding is not None else 1))
         processes = int(getattr(self.trainer.strategy, "num_processes", 1)) if device.type == "cpu" else 1
         return RunFacts(
             sequence_length=length,
@@ -134,6 +144,10 @@ class LongContextModule(LightningModule):
             optimizer_states=self.optimizer_settings.states,
             loss_chunk_size=self.loss_chunk_size,
         )
+
+    @property
+    def _sharded(self) -> bool:
+        return any(isinstance(parameter, DTensor) for parameter in self.parameters())
 
     @property
     def recomputed(self) -> dict[str, float]:
@@ -222,7 +236,7 @@ class LongContextModule(LightningModule):
         losses = torch.as_tensor(self._step_losses, device=self.device)
         self._step_losses = 0.0
         loss, z_loss = self.trainer.strategy.reduce(losses, reduce_op="sum")
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters() if p.grad is not None])
+        norm = self._gradient_norm = gradient_norm(self.parameters())
         if not bool(torch.isfinite(loss)):
             raise UserError(
                 f"the loss of step {self.trainer.global_step} is {float(loss)}; lower the learning rate or look at the "
@@ -231,6 +245,20 @@ class LongContextModule(LightningModule):
         rate = optimizer.param_groups[0]["lr"]
         values = {"loss": loss, "grad_norm": norm, "lr": rate} | ({"z_loss": z_loss} if self.z_loss else {})
         self.log_dict(values, on_step=True, on_epoch=False, rank_zero_only=True)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by the norm that is logged, which is the same however the parameters are sharded."""
+        if not gradient_clip_val:
+            return
+        if gradient_clip_algorithm not in (None, "norm"):
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        clip_gradients(self.parameters(), self._gradient_norm, float(gradient_clip_val))
 
     # -- validation -------------------------------------------------------------------------------------------------
     def on_validation_epoch_start(self) -> None:
@@ -270,7 +298,7 @@ class LongContextModule(LightningModule):
             trainer=self.trainer,
             seconds=self._seconds_before + time.monotonic() - self._started,
         )
-        if self.spec.lora is not None:
+        if self.spec.lora is not None and not self._sharded:
             trained = {name for name, p in self.named_parameters() if p.requires_grad}
             checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
 
@@ -287,7 +315,7 @@ class LongContextModule(LightningModule):
         self._steps_before = int(checkpoint["global_step"])
         stage = self.positions.of_checkpoint(record["rope"], steps=self._steps_before, fitting=self.trainer.training)
         self.positions.switch(self.model, stage)
-        if self.spec.lora is not None:
+        if self.spec.lora is not None and "state_dict" in checkpoint:  # a sharded one is compared where it is read
             trained = {name for name, p in self.named_parameters() if p.requires_grad}
             if trained != set(checkpoint["state_dict"]):
                 raise UserError("the checkpoint's trained tensors are not those of this run; check model.lora")

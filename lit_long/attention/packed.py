@@ -19,9 +19,11 @@ from torch import nn
 
 from lit_long.attention.backends.case import States
 from lit_long.attention.boundaries import boundaries
+from lit_long.attention.exchange import Exchange, is_of
 from lit_long.attention.select import AttentionReport, Selection
 from lit_long.attention.xpos import xpos
 from lit_long.errors import UserError
+from lit_long.rope.xpos import xpos_scale_base
 
 PACKED = "lit_long_packed"
 _SELECTION = "_lit_long_attention"  # on each attention layer: the Selection of its model
@@ -75,6 +77,11 @@ def packed_attention(
         )
     if attention_mask is not None and (attention_mask.ndim != 2 or not bool(attention_mask.all())):
         raise UserError(f"{PACKED} takes no padding or custom mask; pack documents and pass position_ids instead")
+    selection: Selection = getattr(module, _SELECTION, None) or _DEFAULT
+    exchange, positions = selection.exchange, kwargs.get("position_ids")
+    split = exchange is not None and kwargs.get("cu_seq_lens_q") is None
+    if split and exchange is not None and is_of(exchange, positions, query.shape[0], query.shape[2]):
+        return _exchanged(module, exchange, (query, key, value), scaling, dropout), None
     bounds = boundaries(
         kwargs.get("cu_seq_lens_q"),
         kwargs.get("position_ids"),
@@ -89,9 +96,19 @@ def packed_attention(
         )
     query, key = xpos(module, query, key, bounds, kwargs.get("position_ids"))
     states = _autocast(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
-    selection: Selection = getattr(module, _SELECTION, None) or _DEFAULT
     backend = selection.backend_for(states, bounds, scaling, dropout)
     return backend.run(states, bounds, scaling, dropout), None
+
+
+def _exchanged(
+    module: nn.Module, exchange: Exchange, states: States, scaling: float | None, dropout: float
+) -> torch.Tensor:
+    if dropout:
+        raise UserError("attention dropout and context parallelism exclude each other; set attention_dropout: 0")
+    if xpos_scale_base(getattr(module, "config", None)) is not None:
+        raise UserError("xPos and context parallelism exclude each other here; set context_parallel_size: 1")
+    query, key, value = _autocast(*(state.transpose(1, 2) for state in states))
+    return exchange.attend(query, key, value, scaling)
 
 
 def _autocast(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> States:
@@ -169,6 +186,22 @@ def attention_report(model: nn.Module) -> AttentionReport:
             report: AttentionReport = selection.report
             return report
     raise UserError(f"{type(model).__name__} was not switched to packed attention; call use_packed_attention first")
+
+
+def set_exchange(model: nn.Module, exchange: Exchange | None) -> int:
+    """Let the attention of a module's models work on a split sequence, until it is told otherwise.
+
+    Args:
+        model: anything with models inside that were switched with :func:`use_packed_attention`.
+        exchange: of the next forward passes; None: sequences are whole.
+
+    Returns:
+        How many models there are.
+    """
+    found = {id(s): s for m in model.modules() if (s := getattr(m, _SELECTION, None)) is not None}
+    for selection in found.values():
+        selection.exchange = exchange
+    return len(found)
 
 
 @contextmanager

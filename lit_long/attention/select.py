@@ -8,6 +8,7 @@ import torch
 from lit_long.attention.backends import BACKENDS, AttentionBackend, AttentionCase
 from lit_long.attention.backends.case import States
 from lit_long.attention.boundaries import Boundaries
+from lit_long.attention.exchange import Exchange
 from lit_long.attention.probe import milliseconds, numerics
 from lit_long.errors import UserError
 
@@ -67,6 +68,7 @@ class Selection:
         if backend != "auto" and (why := BACKENDS[backend].missing()) is not None:
             raise UserError(f"attention backend {backend!r}: {why}; install it, or give backend: auto")
         self.report = AttentionReport(backend)
+        self.exchange: Exchange | None = None
 
     def backend_for(
         self,

@@ -7,8 +7,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_long.attention import attention_report, use_packed_attention
 from lit_long.attention.trace import KernelTrace, attention_kernels
-from lit_long.callbacks.models import huggingface_models
 from lit_long.errors import UserError
+from lit_long.model.find import huggingface_models
 
 
 class FlashAttention(Callback):

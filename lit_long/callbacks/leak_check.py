@@ -6,8 +6,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_long.attention.leak import check_leak, require_no_leak
-from lit_long.callbacks.models import huggingface_models
 from lit_long.errors import UserError
+from lit_long.model.find import huggingface_models
 from lit_long.model.forward import hidden_states, in_forward
 
 

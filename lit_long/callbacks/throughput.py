@@ -88,7 +88,8 @@ class Throughput(Callback):
             self._began, self._step = time.perf_counter(), trainer.global_step
             self._waited_before = self._fetches.take()  # later micro-batches are waited for inside of the step's time
             self._own.start(pl_module.device)
-        self._tokens += batch["input_ids"].numel() * trainer.world_size
+        own = batch.get("tokens_per_rank", batch["input_ids"].numel())  # of a split batch: without its padding
+        self._tokens += round(own * trainer.world_size)
         if self._costs is not None:
             self._pairs = self._pairs + causal_pairs(batch)
 
@@ -122,7 +123,7 @@ class Throughput(Callback):
         self._steps.append(_Step(seconds, self._tokens, work, again, wait))
         values = self._rates(trainer.world_size) | {
             "tokens": float(trainer.global_step * self._tokens),
-            "sequence_length": float(batch["input_ids"].shape[1]),
+            "sequence_length": float(batch.get("sequence_length", batch["input_ids"].shape[1])),
             "peak_memory_gib": float(memory.max()) / 2**30,
         }
         if self._costs is not None and self._flops is not None:

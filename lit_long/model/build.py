@@ -1,8 +1,9 @@
 """Build the model that is trained: RoPE scaled in the config before weights are loaded, then verified on the module."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 
@@ -31,6 +32,18 @@ class ModelSpec:
     attention_backend: str = "auto"
     lora: LoraSettings | None
     levers: Levers = NO_LEVERS
+
+
+class Placement(Protocol):
+    """Where a model's weights go; for models that no process can hold whole (:mod:`lit_long.parallel`)."""
+
+    def empty(self, make: Callable[[], Any], *, pretrained: bool) -> Any:
+        """Call ``make``, so that weights which will be loaded take no memory."""
+        ...
+
+    def place(self, model: Any) -> None:
+        """Shard the finished model and fill it."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -78,12 +91,13 @@ def native_config(spec: ModelSpec) -> Any:
         ) from error
 
 
-def build_model(spec: ModelSpec, run: RunFacts | None = None) -> BuiltModel:
+def build_model(spec: ModelSpec, run: RunFacts | None = None, placement: Placement | None = None) -> BuiltModel:
     """Load or initialise the model in float32, with scaled RoPE, packed attention, adapters and levers.
 
     Args:
         spec: the model.
         run: what levers that are ``auto`` are chosen by; without it those are off.
+        placement: shards the model and loads each device's share; default: it is whole, on the CPU.
 
     Raises:
         UserError: see :func:`native_config`, :func:`load_pretrained`, :func:`lit_long.rope.scale_rope`,
@@ -96,18 +110,26 @@ def build_model(spec: ModelSpec, run: RunFacts | None = None) -> BuiltModel:
     native = RopeGeometry.from_config(config)
     scaled = scale_rope(config, spec.rope, spec.context_length)
     scaled.use_cache = False
-    if spec.model is None:
-        model = AutoModelForCausalLM.from_config(scaled, dtype=torch.float32)
+
+    def fresh() -> Any:
+        return AutoModelForCausalLM.from_config(scaled, dtype=torch.float32)
+
+    if placement is not None:
+        model = placement.empty(fresh, pretrained=spec.model is not None)
+    elif spec.model is None:
+        model = fresh()
     else:
         model = load_pretrained(spec.model, revision=spec.revision, config=scaled)
     if spec.attention == "packed":
         use_packed_attention(model, spec.attention_backend)
-    with attention_trial(model, "sdpa"):  # a kernel that was pinned for the dtype of training may refuse this one
-        report = verify_rope(model, spec.rope, native, spec.context_length)  # xPos is in the attention
     if spec.lora is not None:
         model = add_lora(model, spec.lora)
     levers, reasons = decide_levers(model, spec.levers, run)
     apply_levers(model, levers)
+    if placement is not None:
+        placement.place(model)
+    with attention_trial(model, "sdpa"):  # a kernel that was pinned for the dtype of training may refuse this one
+        report = verify_rope(model, spec.rope, native, spec.context_length)  # xPos is in the attention
     return BuiltModel(model.train(), native, report, levers, reasons)
 
 

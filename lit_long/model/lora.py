@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+import torch
 from torch import nn
 
 from lit_long.errors import UserError
@@ -50,6 +51,7 @@ def add_lora(model: Any, settings: LoraSettings) -> Any:
     names = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     if missing := sorted(set(settings.target_modules) - names):
         raise UserError(f"lora.target_modules: the model has no linear layer {missing}; it has {sorted(names)}")
+    seed = int(torch.randint(2**62, ()))
     wrapped = get_peft_model(
         model,
         LoraConfig(
@@ -60,6 +62,7 @@ def add_lora(model: Any, settings: LoraSettings) -> Any:
             task_type="CAUSAL_LM",
         ),
     )
+    _draw(wrapped, seed)
     embeddings = (model.get_input_embeddings(), model.get_output_embeddings())
     for module in wrapped.modules():
         is_norm = "norm" in type(module).__name__.lower()
@@ -67,6 +70,26 @@ def add_lora(model: Any, settings: LoraSettings) -> Any:
             for parameter in module.parameters(recurse=False):
                 parameter.requires_grad_(True)
     return wrapped
+
+
+def _draw(wrapped: nn.Module, seed: int) -> None:
+    """First values of the adapters, from one seed in the order of the modules.
+
+    peft gives those of a model on the meta device none; so that sharding changes nothing, all are drawn here.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for layer in wrapped.modules():
+            if not isinstance(layer, LoraLayer):
+                continue
+            for name in layer.lora_A:
+                for adapters in (layer.lora_A, layer.lora_B):
+                    empty: Any = adapters[name]
+                    if empty.weight.is_meta:
+                        adapters[name] = empty.to_empty(device="cpu")
+                layer.reset_lora_parameters(name, True)
 
 
 def plain_lora_config(model: Any) -> dict[str, Any] | None:
