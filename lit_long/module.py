@@ -7,14 +7,18 @@ accumulation count and data-parallel strategies average over ranks; both are mul
 
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.distributed.tensor import DTensor
 
 from lit_long.attention.select import Selection
+from lit_long.bad_steps import BadSteps, StepJudge
+from lit_long.bad_steps_report import report_bad_step
 from lit_long.errors import UserError
 from lit_long.model.build import BuiltModel, ModelSpec, Placement, build_model, native_config
 from lit_long.model.forward import next_token_loss, unwrapped
@@ -52,6 +56,7 @@ class LongContextModule(LightningModule):
         levers: memory and speed (activation checkpointing and more); default: what length and memory ask for.
         loss_chunk_size: tokens whose logits exist at once; default: about 48 MiB of logits on a CPU, 512 MiB on a GPU.
         z_loss: factor of the squared log-normaliser in the loss, e.g. 1e-4; 0: none. It is logged apart from the loss.
+        bad_steps: what to do with a step whose loss or gradient is NaN or explodes; default: stop at NaN.
 
     Raises:
         UserError: see :func:`lit_long.model.build.native_config` and :func:`lit_long.rope.scale_rope`.
@@ -74,6 +79,7 @@ class LongContextModule(LightningModule):
         levers: Levers | None = None,
         loss_chunk_size: int | None = None,
         z_loss: float = 0.0,
+        bad_steps: BadSteps | None = None,
     ) -> None:
         super().__init__()
         if rope is not None and rope_schedule is not None:
@@ -99,6 +105,7 @@ class LongContextModule(LightningModule):
                 f"be at least 1, or null"
             )
         self.loss_chunk_size, self.z_loss = loss_chunk_size, z_loss
+        self.judge = StepJudge(bad_steps if bad_steps is not None else BadSteps())
         Selection(attention_backend)  # is it there?
         self.model: Any = None
         self.built: BuiltModel | None = None
@@ -237,14 +244,38 @@ class LongContextModule(LightningModule):
         self._step_losses = 0.0
         loss, z_loss = self.trainer.strategy.reduce(losses, reduce_op="sum")
         norm = self._gradient_norm = gradient_norm(self.parameters())
-        if not bool(torch.isfinite(loss)):
-            raise UserError(
-                f"the loss of step {self.trainer.global_step} is {float(loss)}; lower the learning rate or look at the "
-                f"data of this step"
-            )
         rate = optimizer.param_groups[0]["lr"]
+        both = torch.stack([loss.double(), norm.to(loss.device).double()]).tolist()
+        if (why := self.judge.reason(*both)) is not None:
+            self._bad_step(why, loss=both[0], grad_norm=both[1], lr=float(rate))
         values = {"loss": loss, "grad_norm": norm, "lr": rate} | ({"z_loss": z_loss} if self.z_loss else {})
+        if self.judge.settings.action == "skip":
+            values["skipped_steps"] = float(self.judge.skipped)
         self.log_dict(values, on_step=True, on_epoch=False, rank_zero_only=True)
+
+    def _bad_step(self, why: str, **values: float) -> None:
+        """Report a bad step and skip it, on all ranks alike.
+
+        Raises:
+            UserError: the run stops here.
+        """
+        skipped = self.judge.skips()
+        folder = self.trainer.log_dir or self.trainer.default_root_dir  # a collective
+        step, data = self.trainer.global_step, getattr(self.trainer, "datamodule", None)
+        where, documents = report_bad_step(
+            Path(folder), step, why, values, data, skipped=skipped, write=self.trainer.is_global_zero
+        )
+        message = f"step {step}: {why}; documents of the step: {documents}; all of them: {where}"
+        if not skipped:
+            limit = f" after {self.judge.settings.max_skipped} skipped in a row" if self.judge.skipped else ""
+            raise UserError(
+                f"{message}. The run stops{limit}: lower the learning rate, look at these documents, or set "
+                f"model.bad_steps.action: skip"
+            )
+        if self.trainer.is_global_zero:
+            rank_zero_warn(f"{message}. The step is skipped ({self.judge.skipped} so far)")
+        for parameter in self.parameters():  # an optimizer passes over what has no gradient: no decay, no moment
+            parameter.grad = None
 
     def configure_gradient_clipping(
         self,
@@ -298,6 +329,7 @@ class LongContextModule(LightningModule):
             trainer=self.trainer,
             seconds=self._seconds_before + time.monotonic() - self._started,
         )
+        checkpoint["lit_long_bad_steps"] = self.judge.state()
         if self.spec.lora is not None and not self._sharded:
             trained = {name for name, p in self.named_parameters() if p.requires_grad}
             checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
@@ -313,6 +345,8 @@ class LongContextModule(LightningModule):
         if record is None:
             raise UserError("the checkpoint is not one of lit-long; start from weights with model: FOLDER instead")
         self._steps_before = int(checkpoint["global_step"])
+        if "lit_long_bad_steps" in checkpoint:
+            self.judge.load(checkpoint["lit_long_bad_steps"])
         stage = self.positions.of_checkpoint(record["rope"], steps=self._steps_before, fitting=self.trainer.training)
         self.positions.switch(self.model, stage)
         if self.spec.lora is not None and "state_dict" in checkpoint:  # a sharded one is compared where it is read

@@ -1,7 +1,7 @@
 """Everything that can be proved about a run before its first step, as one table; the run then stops."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from lit_long.errors import UserError
 from lit_long.loss import linear_cross_entropy
 from lit_long.model.forward import hidden_states, in_forward, output_transform, unwrapped
 from lit_long.model.output_layer import check_output_layer
+from lit_long.parallel.parity import check_parity
 
 PARITY_TOKENS = 256
 
@@ -37,10 +38,12 @@ class Preflight(Callback):
 
     Attributes:
         checks: what was found, in order.
+        first: whether this is the process that speaks for all.
     """
 
     def __init__(self) -> None:
         self.checks: list[Check] = []
+        self.first = True
         self._attention: AttentionReport | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -50,6 +53,7 @@ class Preflight(Callback):
             ChecksDone: always, at the end.
         """
         module: Any = pl_module
+        self.first = trainer.is_global_zero
         self._check("positions", lambda: str(module.positions.prove(module.model)))
         self._check("output layer", lambda: f"logits within {check_output_layer(module.model):.1e} of the model's own")
         self._check("loss", partial(_loss_parity, module, trainer))
@@ -60,6 +64,7 @@ class Preflight(Callback):
             self._state("document leak", "not asked: attention is transformers' own (model.attention: sdpa)")
         for reason in module.built.reasons:
             self._state("levers", reason)
+        self._parity(module, trainer)
         data = getattr(trainer, "datamodule", None)
         if hasattr(data, "report"):
             self._check("data", partial(_data, data, trainer))
@@ -70,6 +75,23 @@ class Preflight(Callback):
             self.checks.append(Check(name, True, look()))
         except UserError as error:
             self.checks.append(Check(name, False, str(error)))
+
+    def _parity(self, module: Any, trainer: Trainer) -> None:
+        context = int(getattr(trainer.strategy, "context_parallel_size", 1))
+        mesh = (trainer.world_size // context, context)
+        if mesh == (1, 1) or not trainer.is_global_zero:
+            self._state("parity", "one process: nothing to compare")
+            return
+        levers = replace(module.built.levers, offload=False, compile=False)
+        levers = replace(levers, tile_size=min(levers.tile_size, 32))
+
+        def compare() -> str:
+            report = check_parity(unwrapped(module.model).config, mesh, lora=module.spec.lora, levers=levers)
+            if not report.passed:
+                raise UserError(str(report))
+            return str(report)
+
+        self._check("parity", compare)
 
     def _no_leak(self, model: Any, trainer: Trainer) -> str:
         with trainer.precision_plugin.forward_context():  # the kernels of training, in its dtype

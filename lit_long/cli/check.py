@@ -38,6 +38,8 @@ def _run(args: Namespace) -> int:
         code = 0
     if not preflight.checks:
         return code or 1
+    if not preflight.first:  # every process checks, one says it
+        return int(any(check.passed is False for check in preflight.checks))
     if args.json:
         print(json.dumps([asdict(check) for check in preflight.checks], indent=2))
     else:

@@ -25,9 +25,11 @@ def run(args: list[str], *, preflight: Any = None) -> int:
     import lightning.pytorch as pl
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+    import lit_long.parallel.strategy  # noqa: F401 - strategy: context_parallel
     from lit_long.callbacks.data_report import DataReport
     from lit_long.callbacks.final_checkpoint import FinalCheckpoint
     from lit_long.callbacks.leak_check import LeakCheck
+    from lit_long.callbacks.newest import newest_of
     from lit_long.callbacks.progress import StepProgress
     from lit_long.callbacks.step_metrics import StepMetrics
     from lit_long.callbacks.throughput import Throughput
@@ -47,6 +49,13 @@ def run(args: list[str], *, preflight: Any = None) -> int:
 
         def _parse_ckpt_path(self) -> None:
             """Do not let a checkpoint's settings override the command line (lightning PR #21455)."""
+
+        def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+            """``--ckpt_path last`` is the newest checkpoint that is complete; Lightning's is the newest by name."""
+            kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
+            if kwargs.get("ckpt_path") == "last":
+                kwargs["ckpt_path"] = newest_of(self.trainer)
+            return kwargs
 
         def _attention_is_packed(self) -> bool:
             return bool(self._get(self.config, "model.attention") == "packed")

@@ -42,12 +42,16 @@ def save_sharded(path: Path, state: dict[str, Any], metadata: dict[str, Any], ba
     barrier()
     dcp.save(state, checkpoint_id=unfinished)
     if first:
-        with (unfinished / META).open("wb") as file:
-            torch.save(metadata, file)
-            file.flush()
-            os.fsync(file.fileno())
+        _write_metadata(unfinished / META, metadata)
         _replace(unfinished, path)
     barrier()
+
+
+def _write_metadata(place: Path, metadata: dict[str, Any]) -> None:
+    with place.open("wb") as file:
+        torch.save(metadata, file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _replace(new: Path, place: Path) -> None:

@@ -9,6 +9,8 @@ ROOT = Path(__file__).parents[2]
 # part -> parts it may import (besides itself, errors and the package root)
 ALLOWED = {
     "errors": set(),
+    "bad_steps": set(),
+    "bad_steps_report": set(),
     "rope": set(),
     "loss": set(),
     "optim": set(),
@@ -20,7 +22,7 @@ ALLOWED = {
     "evaluation": {"attention", "data", "model"},
     "parallel": {"attention", "model"},
     "record": {"model", "optim", "rope"},
-    "module": {"attention", "model", "loss", "optim", "parallel", "rope", "record"},
+    "module": {"attention", "bad_steps", "bad_steps_report", "model", "loss", "optim", "parallel", "rope", "record"},
     "callbacks": {"parallel", "data", "model", "evaluation", "attention", "rope", "loss", "module", "flops", "loggers"},
     "entry": {"cli"},
     "cli": {
