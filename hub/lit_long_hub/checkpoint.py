@@ -13,6 +13,7 @@ import torch
 
 from lit_long.errors import UserError
 from lit_long.model.inference import CHECKPOINT_FORMAT
+from lit_long.model.sharded_checkpoint import is_sharded_checkpoint, read_whole
 
 MODULE_PREFIX = "model."
 
@@ -63,23 +64,24 @@ class Checkpoint:
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Open a checkpoint written by ``lit-long fit`` with a one-file strategy.
+    """Open a checkpoint written by ``lit-long fit``; the weights of a sharded one are read into memory.
 
     Args:
-        path: The ``.ckpt`` file.
+        path: The ``.ckpt`` file or folder.
 
     Raises:
-        UserError: no such file, a folder (sharded checkpoint), not a readable checkpoint, not one of lit-long.
+        UserError: no such file, an unfinished folder, not a readable checkpoint, not one of lit-long.
     """
     path = Path(path)
-    if path.is_dir():
+    sharded = is_sharded_checkpoint(path)
+    if path.is_dir() and not sharded:
         raise UserError(
-            f"{path} is a folder: sharded (distributed) checkpoints are not supported yet. Give a single-file "
-            "checkpoint (*.ckpt), as written by a single-device or DDP run."
+            f"{path} is a folder, and no complete sharded checkpoint (its save was not finished, or it is something "
+            "else). Give a checkpoint (*.ckpt) that `lit-long fit` wrote."
         )
-    if not path.is_file():
+    if not sharded and not path.is_file():
         raise UserError(f"No checkpoint at {path}. Give the .ckpt file that `lit-long fit` wrote.")
-    content = _load(path)
+    content = read_whole(path) if sharded else _load(path)
     record = content.get("lit_long") if isinstance(content, dict) else None
     if not isinstance(record, dict) or not isinstance(content.get("state_dict"), dict):
         raise UserError(

@@ -1,6 +1,5 @@
 """fit, validate, test and predict: LightningCLI with the defaults that lit-long needs."""
 
-import sys
 import warnings
 from typing import Any, cast
 
@@ -78,11 +77,13 @@ def run(args: list[str], *, preflight: Any = None) -> int:
                 trainer.callbacks.append(LeakCheck())
             return cast(pl.Trainer, trainer)
 
-    sys.argv = ["lit-long", *args]  # LightningCLI warns when it is given arguments and finds others there
+    # sys.argv stays as it is: Lightning starts the other processes of this machine with it, lit-long check among them
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended to run from within Python")
     quiet: dict[str, Any] = {"exit_on_error": False}
     try:
         LitLongCLI(
             LongContextModule,
+            args=args,
             datamodule_class=pl.LightningDataModule,
             subclass_mode_data=True,
             auto_configure_optimizers=False,

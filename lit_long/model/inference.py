@@ -10,6 +10,7 @@ import torch
 from lit_long.attention import use_packed_attention
 from lit_long.errors import UserError
 from lit_long.model.build import load_pretrained
+from lit_long.model.sharded_checkpoint import is_sharded_checkpoint, read_whole
 from lit_long.rope.xpos import register_xpos, xpos_scale_base
 
 CHECKPOINT_FORMAT = 1  # of the 'lit_long' entry (lit_long/record.py writes it)
@@ -51,11 +52,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         UserError: no such file, not a checkpoint, not one of lit-long, or one of a newer lit-long.
     """
     file = Path(path)
-    if not file.is_file():
-        what = "is a directory (a sharded checkpoint?)" if file.is_dir() else "does not exist"
-        raise UserError(f"{path}: {what}; give a single-file checkpoint written by lit-long fit")
+    sharded = is_sharded_checkpoint(file)
+    if not file.is_file() and not sharded:
+        what = "is a directory, and no complete sharded checkpoint" if file.is_dir() else "does not exist"
+        raise UserError(f"{path}: {what}; give a checkpoint written by lit-long fit")
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        state = read_whole(file) if sharded else torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(f"{path}: not a readable checkpoint ({reason})") from error

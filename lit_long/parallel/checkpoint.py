@@ -16,13 +16,7 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 
 from lit_long.errors import UserError
-
-META = "meta.pt"  # as Lightning names it: everything that is no shard; the last file of a save
-
-
-def is_sharded_checkpoint(path: Path) -> bool:
-    """Whether a folder is a complete sharded checkpoint."""
-    return path.is_dir() and (path / META).is_file() and (path / ".metadata").is_file()
+from lit_long.model.sharded_checkpoint import META, is_sharded_checkpoint
 
 
 def save_sharded(path: Path, state: dict[str, Any], metadata: dict[str, Any], barrier: Callable[[], object]) -> None:
@@ -91,9 +85,3 @@ def load_sharded(path: Path, state: dict[str, Any]) -> None:
     except Exception as error:  # DCP wraps each rank's error in its own
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise UserError(f"{path}: does not fit this run: {' '.join(lines[-2:])[:300]}") from error
-
-
-def read_metadata(path: Path) -> dict[str, Any]:
-    """Everything of a sharded checkpoint that is no shard; without running code from it."""
-    metadata: dict[str, Any] = torch.load(path / META, map_location="cpu", weights_only=True)
-    return metadata

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from lit_long.parallel.checkpoint import is_sharded_checkpoint, read_metadata
+from lit_long.model.sharded_checkpoint import is_sharded_checkpoint, read_metadata
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

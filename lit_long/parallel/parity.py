@@ -3,12 +3,13 @@
 Both in float64 on this machine's CPU, so that what differs is the parallelism and not the rounding.
 """
 
-import os
 import socket
 import tempfile
 import warnings
+from concurrent.futures import ProcessPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,10 @@ def check_parity(
     Raises:
         UserError: the processes did not come to an end.
     """
+    if dist.is_initialized() or torch.cuda.is_initialized():
+        # processes of a running job cannot join another, nor be forked with a GPU: from a fresh one
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
+            return fresh.submit(check_parity, config, mesh, lora=lora, levers=levers).result()
     small = small_config(config)
     data, context = min(mesh[0], 2), min(mesh[1], _PROCESSES // 2)
     with tempfile.TemporaryDirectory() as folder:
@@ -106,6 +111,7 @@ def check_parity(
 def small_config(config: Any) -> Any:
     """A config of the same type with two layers, few heads (in the same groups) and a small vocabulary."""
     small = deepcopy(config)
+    small._attn_implementation = "sdpa"  # ours is registered where it is switched on
     heads = int(small.num_attention_heads)
     groups = max(1, heads // int(getattr(small, "num_key_value_heads", None) or heads))
     groups = min(groups, 4)
@@ -196,8 +202,8 @@ def _rank(
     place: str,
 ) -> None:
     torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    dist.init_process_group("gloo", rank=rank, world_size=mesh[0] * mesh[1])
+    # not by environment variables: those are of the run that asks
+    dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=mesh[0] * mesh[1])
     try:
         found = _step(config, lora, levers, mesh)
         if rank == 0:

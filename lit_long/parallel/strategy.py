@@ -26,11 +26,18 @@ from lit_long.attention import PACKED, use_packed_attention
 from lit_long.attention.packed import set_exchange
 from lit_long.errors import UserError
 from lit_long.model.find import huggingface_models
-from lit_long.parallel.checkpoint import is_sharded_checkpoint, load_sharded, read_metadata, save_sharded
+from lit_long.model.sharded_checkpoint import is_sharded_checkpoint, read_metadata
+from lit_long.parallel.checkpoint import load_sharded, save_sharded
 from lit_long.parallel.exchange import GatherExchange
 from lit_long.parallel.mesh import Meshes, make_meshes
 from lit_long.parallel.sharding import Sharding, shard_model, sync_gradients
 from lit_long.parallel.split import split_batch
+
+# what gloo and NCCL say
+_LOST_RANK = (
+    "Timed out waiting", "Connection closed by peer", "Connection reset by peer", "Broken pipe",
+    "timed out", "NCCL communicator was aborted", "Socket closed",
+)  # fmt: skip
 
 
 class ContextParallelStrategy(ModelParallelStrategy):
@@ -190,6 +197,21 @@ class ContextParallelStrategy(ModelParallelStrategy):
             yield
         finally:
             sync_gradients(self.model, True)
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Say so where a collective failed because another rank is not there any more, or hangs.
+
+        Raises:
+            UserError: in place of torch's error.
+        """
+        text = str(exception)
+        if isinstance(exception, RuntimeError) and any(sign in text for sign in _LOST_RANK):
+            raise UserError(
+                f"process {self.global_rank} of {self.world_size} ends because another process of this run died or "
+                f"did not join a collective within {self._timeout}; what happened to it is in that process' own "
+                f"output. Go on with --ckpt_path last. ({text.splitlines()[0][:200]})"
+            ) from exception
+        super().on_exception(exception)
 
     # -- batches ------------------------------------------------------------------------------------------------------
     def batch_to_device(self, batch: Any, device: torch.device | None = None, dataloader_idx: int = 0) -> Any:

@@ -5,7 +5,8 @@ import torch
 from lightning.pytorch import Callback
 
 from lit_long.errors import UserError
-from lit_long.parallel.checkpoint import is_sharded_checkpoint, load_sharded, read_metadata, save_sharded
+from lit_long.model.sharded_checkpoint import is_sharded_checkpoint, read_metadata
+from lit_long.parallel.checkpoint import load_sharded, save_sharded
 from tests.parallel.parallel_runs import fit, fit_on_mesh, lines
 
 pytestmark = pytest.mark.filterwarnings("ignore")
