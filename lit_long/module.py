@@ -141,15 +141,18 @@ class LongContextModule(LightningModule):
         device = self.trainer.strategy.root_device
         sharding = getattr(self.trainer.strategy, "sharding", None)
         length = -(-length // (sharding.context if sharding is not None else 1))
+        half = sharding is not None and sharding.param_dtype == "bfloat16"
         processes = int(getattr(self.trainer.strategy, "num_processes", 1)) if device.type == "cpu" else 1
         return RunFacts(
             sequence_length=length,
             micro_batch=rows,
             memory=device_memory(device, processes),
             device_type=device.type,
-            precision=str(self.trainer.precision),
+            precision="bf16-gathered" if half else str(self.trainer.precision),
             optimizer_states=self.optimizer_settings.states,
             loss_chunk_size=self.loss_chunk_size,
+            shards=None if sharding is None else sharding.mesh.size(sharding.mesh.ndim - 1),
+            context=1 if sharding is None else sharding.context,
         )
 
     @property

@@ -21,8 +21,12 @@ insides, q and m copies of what the attention's and the MLP's matrices take (und
 - the last norm and the loss: the last hidden state, its norm and the gradient, and twice a chunk's logits in float32;
   under autocast the output matrix once more, and if it is trained its gradient, twice.
 
-Not counted: the framework itself (CUDA context, workspaces, fragments: what :data:`RESERVE` leaves is for it), batches,
-sharding.
+Sharded over M ranks (FSDP2), weights, gradients and optimizer are an M-th each, and beside them are gathered: two
+layers (one computes, one is on its way) and the root (embeddings, output layer), in what matrices take. With c context
+ranks, N is a rank's share, and a layer's exchange holds keys and values of all N c tokens three times (as they came, in
+order, their gradients): ``6 N c K d`` numbers.
+
+Not counted: the framework itself (CUDA context, workspaces, fragments: what :data:`RESERVE` leaves is for it), batches.
 """
 
 from dataclasses import dataclass
@@ -130,6 +134,8 @@ class RunFacts:
         precision: a key of :data:`PRECISIONS`.
         optimizer_states: as in :class:`lit_long.optim.OptimizerSettings`.
         loss_chunk_size: tokens whose logits exist at once; None: the loss's own choice.
+        shards: ranks that parameters are sharded over; None: they are whole.
+        context: ranks that share a row; ``sequence_length`` is a rank's share.
     """
 
     sequence_length: int
@@ -139,6 +145,8 @@ class RunFacts:
     precision: str = "32-true"
     optimizer_states: str = "float32"
     loss_chunk_size: int | None = None
+    shards: int | None = None
+    context: int = 1
 
     @property
     def tokens(self) -> int:
@@ -225,10 +233,16 @@ def estimate(model: ModelFacts, run: RunFacts, levers: Levers) -> MemoryEstimate
     size = run.loss_chunk_size or default_chunk_size(model.vocabulary, torch.device(run.device_type))
     chunk = 2 * 4 * model.vocabulary * min(size, n)
     head = model.vocabulary * d * (p.cast_weights + (8 if model.head_trained else 0))
+    shards, gathered = run.shards or 1, 0
+    if run.shards is not None:
+        root = model.parameters - model.layers * model.layer_parameters
+        gathered = p.compute * (min(2, model.layers) * model.layer_parameters + root)
+    if run.context > 1:
+        live += 6 * n * run.context * model.key_width * p.compute
     return MemoryEstimate(
-        weights=4 * model.parameters,
-        gradients=4 * model.trained,
-        optimizer=_STATE_BYTES[run.optimizer_states] * model.trained,
+        weights=4 * model.parameters // shards + gathered,
+        gradients=4 * model.trained // shards,
+        optimizer=_STATE_BYTES[run.optimizer_states] * model.trained // shards,
         kept=kept + inputs,  # of the last layer, its output
         live=live,
         loss=last_norm + hidden + chunk + head,

@@ -4,7 +4,7 @@ Forward: K and V of all ranks are gathered, each rank computes attention of its 
 are gathered again (kept, they would take the memory that the split is there to save), and the gradients of K and V go
 back to the rank that has the token, where they are added in float32. Keys have fewer heads than queries in grouped
 attention, so gathering them moves less than exchanging queries does until there are about as many ranks as queries a
-key head (docs/parallel_cost.md). There is no limit from the number of heads.
+key head (docs/parallel.md). There is no limit from the number of heads.
 
 Both directions are operators of torch (``lit_long::context_attention``): activation checkpointing that keeps the
 outputs of attention keeps theirs, and gathers nothing a third time.

@@ -188,3 +188,17 @@ def test_memory_of_this_machine():
     total = device_memory(torch.device("cpu"))
     assert 10**8 < total < 10**14
     assert device_memory(torch.device("cpu"), 2) == total // 2
+
+
+def test_sharding_and_context_ranks():
+    with torch.device("meta"):
+        model = tiny_model(CONFIG)
+    facts = ModelFacts.of(model)
+    run = {"sequence_length": 1024, "memory": 2**30}
+    alone = estimate(facts, RunFacts(**run), levers("none"))
+    shared = estimate(facts, RunFacts(**run, shards=4, context=4), levers("none"))
+    root = facts.parameters - facts.layers * facts.layer_parameters
+    assert shared.weights == facts.parameters + 4 * (2 * facts.layer_parameters + root)
+    assert shared.optimizer == alone.optimizer // 4
+    assert shared.gradients == alone.gradients // 4
+    assert shared.live - alone.live == 6 * 4096 * facts.key_width * 4

@@ -46,9 +46,19 @@ def test_adapters(corpus_dir, tiny_model_dir, tmp_path, straight):
     same(corpus_dir, tiny_model_dir, tmp_path, straight, (1, 2), lora=True)
 
 
-@pytest.mark.parametrize("levers", [{"checkpointing": "selective"}, {"checkpointing": "full", "tile_size": 64}])
-def test_levers(corpus_dir, tiny_model_dir, tmp_path, straight, levers):
-    same(corpus_dir, tiny_model_dir, tmp_path, straight, (1, 2), levers=levers)
+@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize(
+    "levers",
+    [
+        {"checkpointing": "selective"},
+        {"checkpointing": "full", "tile_size": 64},
+        {"checkpointing": "full", "checkpoint_every": 2},
+        {"checkpointing": "none", "tile_size": 32},
+        {"checkpointing": "selective", "tile_size": 64, "offload": True},
+    ],
+)
+def test_levers(corpus_dir, tiny_model_dir, tmp_path, straight, levers, lora):
+    same(corpus_dir, tiny_model_dir, tmp_path, straight, (1, 2), levers=levers, lora=lora)
 
 
 def test_several_rows_in_a_micro_batch(corpus_dir, tiny_model_dir, tmp_path, straight):
