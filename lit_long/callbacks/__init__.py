@@ -8,17 +8,28 @@ _PUBLIC = {
     "FinalCheckpoint": "lit_long.callbacks.final_checkpoint",
     "FlashAttention": "lit_long.callbacks.flash_attention",
     "LeakCheck": "lit_long.callbacks.leak_check",
+    "Preemption": "lit_long.callbacks.preemption",
     "StepMetrics": "lit_long.callbacks.step_metrics",
     "StepProgress": "lit_long.callbacks.progress",
     "Throughput": "lit_long.callbacks.throughput",
 }
-__all__ = ["DataReport", "FinalCheckpoint", "FlashAttention", "LeakCheck", "StepMetrics", "StepProgress", "Throughput"]
+__all__ = [
+    "DataReport",
+    "FinalCheckpoint",
+    "FlashAttention",
+    "LeakCheck",
+    "Preemption",
+    "StepMetrics",
+    "StepProgress",
+    "Throughput",
+]
 
 if TYPE_CHECKING:
     from lit_long.callbacks.data_report import DataReport
     from lit_long.callbacks.final_checkpoint import FinalCheckpoint
     from lit_long.callbacks.flash_attention import FlashAttention
     from lit_long.callbacks.leak_check import LeakCheck
+    from lit_long.callbacks.preemption import Preemption
     from lit_long.callbacks.progress import StepProgress
     from lit_long.callbacks.step_metrics import StepMetrics
     from lit_long.callbacks.throughput import Throughput

@@ -5,6 +5,8 @@ from typing import Any, cast
 
 from lit_long.errors import UserError
 
+TRY_AGAIN = 75  # exit code of a run that was told to stop, and did so (EX_TEMPFAIL of sysexits.h)
+
 
 def run(args: list[str], *, preflight: Any = None) -> int:
     """Run LightningCLI on ``args`` (the subcommand first).
@@ -29,6 +31,7 @@ def run(args: list[str], *, preflight: Any = None) -> int:
     from lit_long.callbacks.final_checkpoint import FinalCheckpoint
     from lit_long.callbacks.leak_check import LeakCheck
     from lit_long.callbacks.newest import newest_of
+    from lit_long.callbacks.preemption import Preemption
     from lit_long.callbacks.progress import StepProgress
     from lit_long.callbacks.step_metrics import StepMetrics
     from lit_long.callbacks.throughput import Throughput
@@ -73,6 +76,8 @@ def run(args: list[str], *, preflight: Any = None) -> int:
             if not any(isinstance(c, DataReport) for c in trainer.callbacks):
                 trainer.callbacks.append(DataReport())
             trainer.callbacks += [FinalCheckpoint(), StepMetrics()]
+            if not any(isinstance(c, Preemption) for c in trainer.callbacks):
+                trainer.callbacks.append(Preemption())
             if self._attention_is_packed() and not any(isinstance(c, LeakCheck) for c in trainer.callbacks):
                 trainer.callbacks.append(LeakCheck())
             return cast(pl.Trainer, trainer)
@@ -81,7 +86,7 @@ def run(args: list[str], *, preflight: Any = None) -> int:
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended to run from within Python")
     quiet: dict[str, Any] = {"exit_on_error": False}
     try:
-        LitLongCLI(
+        cli = LitLongCLI(
             LongContextModule,
             args=args,
             datamodule_class=pl.LightningDataModule,
@@ -102,7 +107,9 @@ def run(args: list[str], *, preflight: Any = None) -> int:
         raise _user_error(error) or error from None
     except SystemExit as error:  # --help, --print_config
         return error.code if isinstance(error.code, int) else 1
-    return 0
+    trainer: Any = cli.trainer
+    stopped = any(isinstance(c, Preemption) and c.stopped for c in trainer.callbacks)
+    return TRY_AGAIN if stopped else 0
 
 
 def _user_error(error: BaseException | None) -> UserError | None:
