@@ -6,6 +6,7 @@ document see the part of it that lies before the run, which another rank holds.
 Shapes: T queries, U keys, H query heads, K key/value heads, D head dimension; no batch dimension.
 """
 
+from functools import lru_cache
 from itertools import pairwise
 
 import torch
@@ -116,6 +117,7 @@ def _document_backward(
 
 
 # -- CUDA: PyTorch's flash kernel for packed documents ----------------------------------------------------------------
+@lru_cache(maxsize=64)  # all layers of a micro-batch ask for the same
 def _cuda_cuts(run: Run, device: torch.device) -> tuple[Tensor, Tensor, int, int]:
     cuts = []
     for values in (run.query_cuts, run.key_cuts):
