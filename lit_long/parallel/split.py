@@ -39,6 +39,13 @@ def split_batch(batch: dict[str, Any], group: dist.ProcessGroup) -> tuple[dict[s
     rows, length = ids.shape
     if positions is None:
         raise UserError("context parallelism: the batch has no position_ids; give int64 [B, S] that restart at 0")
+    if positions.ndim != 2 or positions.shape[1] != length or positions.shape[0] not in (1, rows):
+        raise UserError(
+            f"context parallelism: position_ids is {list(positions.shape)}; it must be [{rows} or 1, {length}], as "
+            f"input_ids is {list(ids.shape)}"
+        )
+    batch = {**batch, "position_ids": positions.expand(rows, length)}  # rows may share theirs
+    positions = batch["position_ids"]
     cuts = _cuts(batch.get("cu_seqlens"), positions, rows, length)
     layout = plan_layout(cuts, dist.get_world_size(group))
     rank = dist.get_rank(group)

@@ -12,6 +12,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -45,8 +46,8 @@ class ContextParallelStrategy(ModelParallelStrategy):
 
     A packed batch (:mod:`lit_long.parallel.split`: ``input_ids`` and ``position_ids`` [B, S], other tensors alike) that
     a data-parallel rank's loader gives is cut where Lightning moves it to the device; hooks and ``training_step`` see
-    this rank's share. Transformers models in the module are switched to packed attention and sharded, if the module's
-    ``configure_model`` has not done so. Gradients are averaged over **all** ranks: scale a rank's summed loss by
+    this rank's share. Transformers models in the module are sharded, and with several context ranks switched to packed
+    attention, if the module's ``configure_model`` has not done so. Gradients are averaged over **all** ranks: scale a rank's summed loss by
     world size / targets of the whole step for the exact token mean (``LongContextModule`` does).
 
     Args:
@@ -158,8 +159,8 @@ class ContextParallelStrategy(ModelParallelStrategy):
 
     def _prepare(self, model: Any) -> None:
         inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-        if inner.config._attn_implementation != PACKED:
-            if self.context_parallel_size > 1 and "configure_model" in vars(type(self.lightning_module)):
+        if self.context_parallel_size > 1 and inner.config._attn_implementation != PACKED:
+            if is_overridden("configure_model", self.lightning_module):  # the attention was chosen there
                 raise UserError(
                     f"context_parallel: the attention of {inner.config.model_type} is "
                     f"{inner.config._attn_implementation!r}, which cannot be split; set model.attention: packed (or "

@@ -49,7 +49,8 @@ def stock(model, batch):
     model.set_attn_implementation("sdpa")  # eager takes its softmax in float32
     total = 0.0
     for row in range(batch["input_ids"].shape[0]):
-        starts = [*(batch["position_ids"][row] == 0).nonzero().flatten().tolist(), batch["input_ids"].shape[1]]
+        positions = batch["position_ids"].expand(batch["input_ids"].shape)
+        starts = [*(positions[row] == 0).nonzero().flatten().tolist(), batch["input_ids"].shape[1]]
         for begin, stop in pairwise(starts):
             logits = model(batch["input_ids"][row : row + 1, begin:stop]).logits[0]
             losses = torch.nn.functional.cross_entropy(logits, batch["target_ids"][row, begin:stop], reduction="none")
@@ -86,6 +87,11 @@ def compare(tmp_path, ranks, model, whole, levers=None):
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_documents(tmp_path, ranks, name):
     compare(tmp_path, ranks, ("llama", 4, 1, {}), batch(DOCUMENTS[name], rows=2, weights=True))
+
+
+def test_rows_may_share_their_positions(tmp_path):
+    whole = batch([30, 11], rows=3)
+    compare(tmp_path, 2, ("llama", 4, 2, {}), {**whole, "position_ids": whole["position_ids"][:1]})
 
 
 @pytest.mark.parametrize("kind", ["qwen3", "mistral", "smollm3", "olmo2", "granite", "phi3"])
@@ -153,5 +159,7 @@ def test_what_cannot_be_cut_is_refused(name):
 def test_positions_and_boundaries_are_asked_for():
     with pytest.raises(UserError, match="no position_ids"):
         split_batch({"input_ids": torch.ones(1, 8)}, None)
+    with pytest.raises(UserError, match=r"position_ids is \[3, 8\]; it must be \[2 or 1, 8\]"):
+        split_batch({"input_ids": torch.ones(2, 8), "position_ids": torch.ones(3, 8)}, None)
     with pytest.raises(UserError, match="must cover 1 x 8"):
         split_batch({**batch([8]), "cu_seqlens": torch.tensor([0, 7])}, None)

@@ -77,6 +77,34 @@ def test_unshifted_labels_are_refused(tiny_model_dir, tmp_path):
         assert "'labels' are not shifted yet" in found["error"]
 
 
+class Chosen(Mine):
+    """Chooses its attention in ``configure_model``, as LongContextModule does."""
+
+    def configure_model(self):
+        pass
+
+
+def chosen(rank, folder, context):
+    strategy = ContextParallelStrategy(context_parallel_size=context)
+    trainer = pl.Trainer(
+        accelerator="cpu", strategy=strategy, devices=2, max_steps=1, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, use_distributed_sampler=False,
+    )  # fmt: skip
+    module = Chosen(folder, packed=False)
+    try:
+        trainer.fit(module, batches(2 // context, rank // context))
+    except UserError as error:
+        return [str(error)]
+    return [module.model.config._attn_implementation]
+
+
+def test_an_attention_that_was_chosen_is_not_changed(tiny_model_dir, tmp_path):
+    for found in run_ranks(chosen, tmp_path, tiny_model_dir, 2, join=False):
+        assert "'sdpa', which cannot be split" in found[0]
+    for found in run_ranks(chosen, tmp_path, tiny_model_dir, 1, join=False):
+        assert found[0] == "sdpa"
+
+
 def nothing_to_split(rank):
     class Empty(Mine):
         def __init__(self):
