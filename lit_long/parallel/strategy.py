@@ -47,8 +47,8 @@ class ContextParallelStrategy(ModelParallelStrategy):
     A packed batch (:mod:`lit_long.parallel.split`: ``input_ids`` and ``position_ids`` [B, S], other tensors alike) that
     a data-parallel rank's loader gives is cut where Lightning moves it to the device; hooks and ``training_step`` see
     this rank's share. Transformers models in the module are sharded, and with several context ranks switched to packed
-    attention, if the module's ``configure_model`` has not done so. Gradients are averaged over **all** ranks: scale a rank's summed loss by
-    world size / targets of the whole step for the exact token mean (``LongContextModule`` does).
+    attention, if the module's ``configure_model`` has not done so. Gradients are averaged over **all** ranks: scale a
+    rank's summed loss by world size / targets of the whole step for the exact token mean (``LongContextModule`` does).
 
     Args:
         data_parallel_size: devices with different rows; ``auto``: what context parallelism leaves.
