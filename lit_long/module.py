@@ -20,7 +20,7 @@ from lit_long.attention.select import Selection
 from lit_long.bad_steps import BadSteps, StepJudge
 from lit_long.bad_steps_report import report_bad_step
 from lit_long.errors import UserError
-from lit_long.model.build import BuiltModel, ModelSpec, Placement, build_model, native_config
+from lit_long.model.build import BuiltModel, ModelSpec, build_model, native_config
 from lit_long.model.forward import next_token_loss, unwrapped
 from lit_long.model.levers import NO_LEVERS, Levers, recomputed
 from lit_long.model.lora import LoraSettings, plain_lora_config
@@ -29,6 +29,7 @@ from lit_long.model.output_layer import check_output_layer
 from lit_long.model.rope_stages import RopeStages
 from lit_long.optim import OptimizerSettings, adamw, reapply, schedule
 from lit_long.optim.norm import clip_gradients, gradient_norm
+from lit_long.parallel.load import LoadReport
 from lit_long.parallel.placement import ShardedPlacement
 from lit_long.record import checkpoint_record
 from lit_long.rope import NoScaling, RopeScaling
@@ -109,6 +110,7 @@ class LongContextModule(LightningModule):
         Selection(attention_backend)  # is it there?
         self.model: Any = None
         self.built: BuiltModel | None = None
+        self._loaded: LoadReport | None = None
         self._step_losses: torch.Tensor | float = 0.0  # [cross-entropy, z-loss] of the step so far
         self._started = time.monotonic()
         self._seconds_before = 0.0  # spent before a resume
@@ -123,10 +125,12 @@ class LongContextModule(LightningModule):
     def configure_model(self) -> None:
         """Build the model, once; Lightning calls this for every stage."""
         if self.model is None:
-            self.built = build_model(self.spec, self._run_facts(), self._placement())
+            placement = self._placement()
+            self.built = build_model(self.spec, self._run_facts(), placement)
+            self._loaded = placement.report if placement is not None else None
             self.model = self.built.model
 
-    def _placement(self) -> Placement | None:
+    def _placement(self) -> ShardedPlacement | None:
         """How a strategy that shards models wants this one; None: whole, where it is."""
         sharding = getattr(self.trainer.strategy, "sharding", None) if self._trainer is not None else None
         return None if sharding is None else ShardedPlacement(sharding, self.spec.model, self.spec.revision)
@@ -212,6 +216,8 @@ class LongContextModule(LightningModule):
             f"{unwrapped(self.model).config.model_type}: {total:,} parameters, {trainable:,} trained; context "
             f"{self.built.native.native_length:,} -> {self.spec.context_length:,}; {report}"
         )
+        if self._loaded is not None:
+            self.print(f"weights: {self._loaded}")
         for reason in self.built.reasons:
             self.print(reason)
 

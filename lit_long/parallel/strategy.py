@@ -167,6 +167,8 @@ class ContextParallelStrategy(ModelParallelStrategy):
                     f"call lit_long.attention.use_packed_attention)"
                 )
             use_packed_attention(inner)
+        if self.context_parallel_size > 1:
+            _require_splittable(inner.config)
         if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
             shard_model(model, self.sharding)
         tensors = (*model.named_parameters(), *model.named_buffers())
@@ -295,6 +297,20 @@ class ContextParallelStrategy(ModelParallelStrategy):
         """Make ``strategy: context_parallel`` known to Lightning."""
         strategy_registry.register(
             "context_parallel", cls, description="FSDP2 x context parallelism for packed documents"
+        )
+
+
+def _require_splittable(config: Any) -> None:
+    """Say before the first step what attention would refuse in it."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") == "xpos":
+        raise UserError(
+            "context_parallel: xPos cannot be split yet; set context_parallel_size: 1, or another model.rope"
+        )
+    if getattr(config, "attention_dropout", 0):
+        raise UserError(
+            f"context_parallel: attention_dropout is {config.attention_dropout}, and dropout cannot be split; set it "
+            f"to 0, or context_parallel_size: 1"
         )
 
 

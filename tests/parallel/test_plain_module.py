@@ -77,6 +77,19 @@ def test_unshifted_labels_are_refused(tiny_model_dir, tmp_path):
         assert "'labels' are not shifted yet" in found["error"]
 
 
+def test_what_cannot_be_split_is_said_before_the_first_step():
+    from transformers import AutoConfig
+
+    from lit_long.parallel.strategy import _require_splittable
+
+    with pytest.raises(UserError, match=r"attention_dropout is 0.1, and dropout cannot be split"):
+        _require_splittable(AutoConfig.for_model("llama", attention_dropout=0.1))
+    config = AutoConfig.for_model("llama")
+    config.rope_parameters = {"rope_type": "xpos"}
+    with pytest.raises(UserError, match="xPos cannot be split yet"):
+        _require_splittable(config)
+
+
 class Chosen(Mine):
     """Chooses its attention in ``configure_model``, as LongContextModule does."""
 
