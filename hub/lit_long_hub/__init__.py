@@ -9,13 +9,34 @@ from typing import TYPE_CHECKING, Any
 _PUBLIC = {
     "ExportMismatchError": "lit_long_hub.proof",
     "ExportResult": "lit_long_hub.export",
+    "PullResult": "lit_long_hub.pull",
+    "Published": "lit_long_hub.remote.publish",
     "export_checkpoint": "lit_long_hub.export",
+    "pull_release": "lit_long_hub.pull",
+    "push_dataset": "lit_long_hub.push_dataset",
+    "push_release": "lit_long_hub.push",
+    "validate_release": "lit_long_hub.validate",
 }
-__all__ = ["ExportMismatchError", "ExportResult", "export_checkpoint"]
+__all__ = [
+    "ExportMismatchError",
+    "ExportResult",
+    "Published",
+    "PullResult",
+    "export_checkpoint",
+    "pull_release",
+    "push_dataset",
+    "push_release",
+    "validate_release",
+]
 
 if TYPE_CHECKING:
     from lit_long_hub.export import ExportResult, export_checkpoint
     from lit_long_hub.proof import ExportMismatchError
+    from lit_long_hub.pull import PullResult, pull_release
+    from lit_long_hub.push import push_release
+    from lit_long_hub.push_dataset import push_dataset
+    from lit_long_hub.remote.publish import Published
+    from lit_long_hub.validate import validate_release
 
 
 def __getattr__(name: str) -> Any:

@@ -21,10 +21,12 @@ from lit_long_hub.checkpoint import Checkpoint, read_checkpoint
 from lit_long_hub.config_files import release_config, special_ids, write_config, write_generation_config
 from lit_long_hub.convert import Progress, plan_weights, release_dtype, write_weights
 from lit_long_hub.licence import find_licence
+from lit_long_hub.licence_rules import notice_text
 from lit_long_hub.output_folder import RECORD_NAME, prepare_folder, release_record
 from lit_long_hub.privacy import hub_id
 from lit_long_hub.proof import TEXTS, VERIFICATION_NAME, ExportMismatchError, prove, withdraw
 from lit_long_hub.reference import make_prompts, measure_reference
+from lit_long_hub.release_files import hashes_of
 from lit_long_hub.release_weights import ReleaseWeights, open_weights
 from lit_long_hub.report import copy_plots, read_report
 from lit_long_hub.tokenizer_files import TokenizerFiles, find_tokenizer, load_tokenizer, write_tokenizer
@@ -119,11 +121,14 @@ def export_checkpoint(
         files = [RECORD_NAME, *write_tokenizer(words, output, context_length=source.context_length)]
         files.append(write_generation_config(output, token_ids))
         files += [copy_file(path, output / path.name).name for path in licence.files]
+        if (notice := notice_text(licence.entries.get("license"), licence.files)) is not None:
+            write_text(output / "NOTICE", notice)
+            files.append("NOTICE")
         files += write_weights(plan, weights.release, output, progress=progress)
         files.append(write_config(output, config))
         verification = None
         if verify:
-            verification = _verify(source, architecture, weights, plan.dtype, words, output, progress)
+            verification = _verify(source, architecture, weights, plan.dtype, words, output, files, progress)
             files.append(VERIFICATION_NAME)
         files += copy_plots(evaluation, output) if evaluation else []
         facts = CardFacts(
@@ -153,6 +158,7 @@ def _verify(
     dtype: torch.dtype,
     words: TokenizerFiles,
     output: Path,
+    files: list[str],
     progress: Progress,
 ) -> dict[str, Any]:
     prompts = make_prompts(
@@ -171,6 +177,8 @@ def _verify(
         if error.verification is not None:
             write_json(output / VERIFICATION_NAME, error.verification)
         raise
+    # The proof is of these bytes: `lit-long push` publishes no others under it.
+    verification["files"] = hashes_of(output, files)
     write_json(output / VERIFICATION_NAME, verification)
     progress("Loading the folder in a fresh process", 1, 1)
     return verification
