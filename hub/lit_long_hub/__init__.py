@@ -13,7 +13,7 @@ _PUBLIC = {
     "Published": "lit_long_hub.remote.publish",
     "export_checkpoint": "lit_long_hub.export",
     "pull_release": "lit_long_hub.pull",
-    "push_dataset": "lit_long_hub.push_dataset",
+    "push_dataset": "lit_long_hub.push_data",
     "push_release": "lit_long_hub.push",
     "validate_release": "lit_long_hub.validate",
 }
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from lit_long_hub.proof import ExportMismatchError
     from lit_long_hub.pull import PullResult, pull_release
     from lit_long_hub.push import push_release
-    from lit_long_hub.push_dataset import push_dataset
+    from lit_long_hub.push_data import push_dataset
     from lit_long_hub.remote.publish import Published
     from lit_long_hub.validate import validate_release
 

@@ -66,7 +66,9 @@ def facts_text(folder: Path, facts: ContextFacts) -> str:
     length = f"{facts.context_length:,} tokens" if facts.context_length else "not stated"
     if facts.native_length and facts.native_length != facts.context_length:
         length += f" (its base model: {facts.native_length:,})"
-    rope = ", ".join(f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in _short(facts.rope))
+    rope = ", ".join(
+        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in _short(facts.rope)
+    )
     proof = {True: "compared with the training model by its publisher", False: "FAILED its proof", None: "none"}
     lines = [
         f"  context     {length}",
@@ -76,11 +78,15 @@ def facts_text(folder: Path, facts: ContextFacts) -> str:
         f"  proof       {proof[facts.proved]}",
     ]
     if facts.own_code:
-        lines.append(f"  own code    {', '.join(facts.own_code)}: read it before you load it with trust_remote_code=True")
+        lines.append(
+            f"  own code    {', '.join(facts.own_code)}: read it before you load it with trust_remote_code=True"
+        )
     lines += ["", "Run it:"]
     lines.append(f"  lit-long evaluate {folder} --corpus CORPUS --output runs/report")
     if not facts.own_code:
-        lines.append(f"  vllm serve {folder}" + (f" --max-model-len {facts.context_length}" if facts.context_length else ""))
+        lines.append(
+            f"  vllm serve {folder}" + (f" --max-model-len {facts.context_length}" if facts.context_length else "")
+        )
     lines.append(f'  AutoModelForCausalLM.from_pretrained("{folder}", dtype="auto")')
     return "\n".join(lines)
 

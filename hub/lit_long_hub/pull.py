@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lit_long.errors import UserError
 from lit_long_hub.atomic_file import write_json
@@ -136,7 +136,7 @@ def _choose(
     return wanted, refused
 
 
-def _earlier(folder: Path, repo_id: str) -> dict[str, object]:
+def _earlier(folder: Path, repo_id: str) -> dict[str, Any]:
     """The receipt of what the folder was fetched from; refuses a folder with anything else in it."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file. Give another --output.")

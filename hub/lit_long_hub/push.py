@@ -52,7 +52,8 @@ def push_release(
     release = validate_release(folder)
     if problems := licence_problems(repo_id, release.head, release.folder):
         raise UserError(
-            f"{release.folder} cannot be published as {repo_id}:\n" + "\n".join(f"  - {problem}" for problem in problems)
+            f"{release.folder} cannot be published as {repo_id}:\n"
+            + "\n".join(f"  - {problem}" for problem in problems)
         )
     target = Target(
         repo_id=repo_id,

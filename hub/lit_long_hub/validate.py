@@ -218,7 +218,9 @@ def _content_problems(folder: Path, files: list[str], config: dict[str, Any]) ->
         if _TOKEN.search(text):
             problems.append(f"{name}: it holds an access token of the Hub; remove it and revoke the token")
         # A tokenizer's vocabulary may hold any string, paths among them.
-        if not name.startswith(("tokenizer", "vocab", "merges", "added_tokens")) and (found := _LOCAL_PATH.search(text)):
+        if not name.startswith(("tokenizer", "vocab", "merges", "added_tokens")) and (
+            found := _LOCAL_PATH.search(text)
+        ):
             problems.append(f"{name}: it names a place on a machine ({found[0]})")
         if path.suffix == ".md":
             lowered = text.lower()

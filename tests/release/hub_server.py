@@ -257,12 +257,9 @@ class Handler(BaseHTTPRequestHandler):
                 if self.server.store.blob(value["oid"]) is None and self.server.xet_folder is None:
                     raise Refused(400, f"LFS pointer to {value['oid']} that was never uploaded")
                 tree[value["path"]] = Entry(value["size"], sha256=value["oid"])
-            elif item["key"] == "deletedFile":
-                if tree.pop(value["path"], None) is None:
-                    raise Refused(404, f"no {value['path']} to delete", "EntryNotFound")
-        made = repo.commit(
-            header["summary"], tree, author=user, message=header.get("description", ""), branch=rev
-        )
+            elif item["key"] == "deletedFile" and tree.pop(value["path"], None) is None:
+                raise Refused(404, f"no {value['path']} to delete", "EntryNotFound")
+        made = repo.commit(header["summary"], tree, author=user, message=header.get("description", ""), branch=rev)
         return {"commitUrl": f"{self.server.url}/{repo.id}/commit/{made.oid}", "commitOid": made.oid, "success": True}
 
     def info(self, kind, repo, rev="main"):

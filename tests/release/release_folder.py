@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "hub"))
 
-from hub_checkpoints import llama, record, save  # noqa: E402
+from hub_checkpoints import llama, record, save
 
 
 def export(folder, tokenizer, *, seed=0, method="abf", max_shard_size="20KB", **options):

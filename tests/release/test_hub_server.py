@@ -19,7 +19,8 @@ def test_commit_tag_download_and_checksums(hub, api, tmp_path):
     folder = api.snapshot_download("acme/one", revision="v1", local_dir=tmp_path / "down")
     assert (tmp_path / "down/model.safetensors").read_bytes() == b"x" * 100_000
     checked = api.verify_repo_checksums("acme/one", revision="v1", local_dir=folder)
-    assert not checked.mismatches and checked.checked_count == 3
+    assert not checked.mismatches
+    assert checked.checked_count == 3
 
 
 def test_private_means_private(hub, api, other_api):

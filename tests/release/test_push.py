@@ -26,16 +26,21 @@ def _fast(monkeypatch):
 def test_a_release_is_one_private_commit_with_the_same_bytes(hub, release):
     done = push(release, hub, tag="v1.0")
     repo = hub.store.repos["models", REPO]
-    assert repo.private and done.private
+    assert repo.private
+    assert done.private
     assert remote_contents(hub, REPO, "v1.0") == contents(release)
-    assert len(repo.commits) == 2 and repo.tags["v1.0"] == done.commit == repo.branches["main"]
-    assert set(done.uploaded) == set(contents(release)) and not done.deleted and not done.kept
+    assert len(repo.commits) == 2
+    assert repo.tags["v1.0"] == done.commit == repo.branches["main"]
+    assert set(done.uploaded) == set(contents(release))
+    assert not done.deleted
+    assert not done.kept
 
 
 def test_pushing_again_changes_nothing(hub, release):
     first = push(release, hub, tag="v1.0")
     second = push(release, hub, tag="v1.0")
-    assert second.commit == first.commit and not second.uploaded
+    assert second.commit == first.commit
+    assert not second.uploaded
     assert len(hub.seen("POST", "/commit/")) == 1
 
 
@@ -101,7 +106,9 @@ def test_a_tag_is_never_moved(hub, release, second_release):
     assert remote_contents(hub, REPO) == contents(release)
 
 
-@pytest.mark.parametrize("fault", [{"status": 500}, {"status": 503}, {"status": 429}, {"kind": "drop"}, {"kind": "drop_after"}])
+@pytest.mark.parametrize(
+    "fault", [{"status": 500}, {"status": 503}, {"status": 429}, {"kind": "drop"}, {"kind": "drop_after"}]
+)
 @pytest.mark.parametrize("where", [("POST", "/commit/"), ("POST", "/preupload/"), ("PUT", "/lfs/"), ("POST", "/tag/")])
 def test_a_fault_leaves_the_old_or_the_new_release(hub, first_release, second_release, where, fault):
     push(first_release, hub, tag="v1")
@@ -136,12 +143,17 @@ def test_what_was_uploaded_is_not_uploaded_again(hub, second_release):
     sent = len(hub.seen("PUT", "/lfs/"))
     hub.faults.clear()
     push(second_release, hub)
-    assert sent > 1 and len(hub.seen("PUT", "/lfs/")) == sent
+    assert sent > 1
+    assert len(hub.seen("PUT", "/lfs/")) == sent
 
 
 @pytest.mark.parametrize(
     ("token", "message"),
-    [("hf_wrong", "does not accept the token"), ("hf_reader", "may not do this"), ("hf_stranger", "rights|may not do this")],
+    [
+        ("hf_wrong", "does not accept the token"),
+        ("hf_reader", "may not do this"),
+        ("hf_stranger", "rights|may not do this"),
+    ],
 )
 def test_who_may_not_is_told_so(hub, release, token, message):
     with pytest.raises(UserError, match=message) as caught:

@@ -30,6 +30,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--replace", metavar="COMMIT", help="somebody else's commit at the head that this one may replace"
     )
     parser.add_argument("--license", metavar="ID", help="Hub id of a corpus's licence (a model has one already)")
+    parser.add_argument(
+        "--language", action="append", metavar="CODE", help="ISO 639 code for a corpus's card, such as en (repeatable)"
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -43,11 +46,11 @@ def run(args: Namespace) -> int:
         UserError: Input that a user can correct, or the Hub cannot be reached.
     """
     from lit_long_hub.push import push_release
-    from lit_long_hub.push_dataset import is_corpus, push_dataset
+    from lit_long_hub.push_data import is_corpus, push_dataset
 
     options = {"tag": args.tag, "public": args.public, "message": args.message, "replace": args.replace}
     if is_corpus(Path(args.folder)):
-        published = push_dataset(args.folder, args.repo_id, license=args.license, **options)
+        published = push_dataset(args.folder, args.repo_id, license=args.license, languages=args.language, **options)
     else:
         if args.license is not None:
             from lit_long.errors import UserError

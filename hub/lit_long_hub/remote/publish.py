@@ -215,8 +215,8 @@ def _stage(
         size, sha256, git_oid = content_hashes(upload.content)
         if upload.sha256 is not None and sha256 != upload.sha256:
             raise UserError(
-                f"{upload.path} is not the file that was proved: it was changed after the export. Nothing was "
-                "published. Export again."
+                f"{upload.path} is not the file that was proved: it was changed after its checksum was written. "
+                "Nothing was published. Export (or prepare) again."
             )
         wanted[upload.path] = _Wanted(size, sha256, git_oid)
         there = before.get(upload.path)
@@ -292,8 +292,7 @@ def _differences(tree: dict[str, RemoteFile], wanted: dict[str, _Wanted], delete
     wrong = [
         path
         for path, file in wanted.items()
-        if path not in tree
-        or not same_content(tree[path], size=file.size, sha256=file.sha256, git_oid=file.git_oid)
+        if path not in tree or not same_content(tree[path], size=file.size, sha256=file.sha256, git_oid=file.git_oid)
     ]
     return wrong + [path for path in deleted if path in tree]
 
