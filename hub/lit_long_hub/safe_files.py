@@ -6,8 +6,8 @@ from pathlib import PurePosixPath
 
 SAFE = (
     "*.safetensors", "*.json", "*.jsonl", "*.md", "*.txt", "*.yaml", "*.yml", "*.jinja", "*.png", "*.jpg", "*.svg",
-    "*.model", "*.tiktoken", "*.parquet", "*.arrow", "*.jsonl.zst", "*.npy", "*.csv", "LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*",
-    ".gitattributes",
+    "*.model", "*.tiktoken", "*.parquet", "*.arrow", "*.jsonl.zst", "*.npy", "*.csv",
+    "LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*", ".gitattributes",
 )  # fmt: skip
 """File names that are fetched without being asked for. ``.model`` are sentencepiece's protobufs; ``.npy`` is read
 without pickle."""

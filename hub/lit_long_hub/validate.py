@@ -1,4 +1,4 @@
-"""Checks a release folder before it is published: whole, proved, readable by every reader, and nothing private in it."""
+"""Checks a release folder before it is published: whole, proved, readable by every reader, nothing private in it."""
 
 import json
 import re

@@ -25,7 +25,7 @@ class Fault:
 
     ``status``: answered so instead of being done. ``kind``: ``drop`` (connection closed, nothing done), ``drop_after``
     (done, but the answer is lost), ``truncate`` (half of a download), ``corrupt`` (a download with one byte changed),
-    ``slow`` (a download in small pieces).
+    ``stall`` (no answer at all).
     """
 
     method: str
@@ -68,7 +68,7 @@ class HubServer(ThreadingHTTPServer):
         return [p for m, p in self.requests if m == method and re.search(path, p)]
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     def __init__(self, status, message, code=None, body=None):
         super().__init__(message)
         self.status, self.message, self.code, self.body = status, message, code, body
@@ -83,7 +83,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         self._serve()
 
-    do_HEAD = do_POST = do_PUT = do_DELETE = do_GET
+    do_HEAD = do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815
 
     def _serve(self):
         server = self.server
@@ -94,6 +94,8 @@ class Handler(BaseHTTPRequestHandler):
         with server.lock:
             server.requests.append((self.command, unquote(path)))
         self.fault = server.fault(self.command, unquote(path))
+        if self.fault and self.fault.kind == "stall":
+            time.sleep(600)  # until the test ends: the client is killed meanwhile
         if self.fault and self.fault.kind == "drop":
             self.close_connection = True
             return
@@ -110,7 +112,7 @@ class Handler(BaseHTTPRequestHandler):
                 return
             if answer is not None:
                 self._answer(200, answer)
-        except Refused as error:
+        except RefusedError as error:
             self._answer(error.status, error.body or {"error": error.message}, code=error.code, message=error.message)
 
     def _answer(self, status, content, *, headers=None, code=None, message=None):
@@ -130,12 +132,12 @@ class Handler(BaseHTTPRequestHandler):
     def _user(self, *, write=False):
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
         if token and token not in self.server.store.users:
-            raise Refused(401, "Invalid credentials in Authorization header")
+            raise RefusedError(401, "Invalid credentials in Authorization header")
         name, role = self.server.store.users.get(token, (None, None))
         if write and name is None:
-            raise Refused(401, "Log in first", "RepoNotFound")
+            raise RefusedError(401, "Log in first", "RepoNotFound")
         if write and role != "write":
-            raise Refused(403, "This token may only read")
+            raise RefusedError(403, "This token may only read")
         return name
 
     def _repo(self, kind, name, *, write=False):
@@ -143,15 +145,15 @@ class Handler(BaseHTTPRequestHandler):
         repo = self.server.store.repos.get((kind, name))
         owner = name.split("/")[0]
         if repo is None or (repo.private and user != owner):
-            raise Refused(404 if user else 401, "Repository not found", "RepoNotFound")
+            raise RefusedError(404 if user else 401, "Repository not found", "RepoNotFound")
         if write and user != owner:
-            raise Refused(403, "You do not have the rights to write here")
+            raise RefusedError(403, "You do not have the rights to write here")
         return repo
 
     def _commit(self, repo, revision):
         commit = repo.resolve(revision)
         if commit is None:
-            raise Refused(404, f"Invalid rev id: {revision}", "RevisionNotFound")
+            raise RefusedError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         return commit
 
     def _json(self):
@@ -163,14 +165,14 @@ class Handler(BaseHTTPRequestHandler):
             if match and self.command in method.split("|"):
                 groups = {key: unquote(value) for key, value in match.groupdict().items() if value is not None}
                 return action(self, **groups)
-        raise Refused(404, f"no such endpoint: {self.command} {path}", "EntryNotFound")
+        raise RefusedError(404, f"no such endpoint: {self.command} {path}", "EntryNotFound")
 
     # Endpoints
 
     def whoami(self):
         name = self._user()
         if name is None:
-            raise Refused(401, "Log in first")
+            raise RefusedError(401, "Log in first")
         role = next(role for user, role in self.server.store.users.values() if user == name)
         return {"type": "user", "name": name, "orgs": [], "auth": {"accessToken": {"displayName": "t", "role": role}}}
 
@@ -178,11 +180,11 @@ class Handler(BaseHTTPRequestHandler):
         asked, user = self._json(), self._user(write=True)
         owner = asked.get("organization") or user
         if owner != user:
-            raise Refused(403, f"You don't have the rights to create a model under the namespace {owner}")
+            raise RefusedError(403, f"You don't have the rights to create a model under the namespace {owner}")
         kind, name = f"{asked.get('type') or 'model'}s", f"{owner}/{asked['name']}"
         url = f"{self.server.url}/{'' if kind == 'models' else kind + '/'}{name}"
         if (kind, name) in self.server.store.repos:
-            raise Refused(409, "You already created this repo", body={"error": "exists", "url": url})
+            raise RefusedError(409, "You already created this repo", body={"error": "exists", "url": url})
         self.server.store.create(kind, name, private=asked.get("visibility") == "private")
         return {"url": url, "name": name, "id": name}
 
@@ -197,7 +199,7 @@ class Handler(BaseHTTPRequestHandler):
         head = re.match(r"---\n(.*?)\n---", content, re.DOTALL)
         data = yaml.safe_load(head[1]) if head else None
         if isinstance(data, dict) and "bogus" in data:
-            raise Refused(400, "bad", body={"errors": [{"message": '"bogus" is not allowed'}], "warnings": []})
+            raise RefusedError(400, "bad", body={"errors": [{"message": '"bogus" is not allowed'}], "warnings": []})
         return {"errors": [], "warnings": []}
 
     def preupload(self, kind, repo, rev):
@@ -227,7 +229,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def lfs_put(self, sha):
         if hashlib.sha256(self.body).hexdigest() != sha:
-            raise Refused(400, "the bytes are not those of the sha256")
+            raise RefusedError(400, "the bytes are not those of the sha256")
         (self.server.store.blobs / sha).write_bytes(self.body)
         return {}
 
@@ -235,13 +237,13 @@ class Handler(BaseHTTPRequestHandler):
         item = self._json()
         blob = self.server.store.blob(item["oid"])
         if blob is None or blob.stat().st_size != item["size"]:
-            raise Refused(422, "size mismatch")
+            raise RefusedError(422, "size mismatch")
         return {}
 
     def commit(self, kind, repo, rev):
         repo, user = self._repo(kind, repo, write=True), self._user()
         if rev not in repo.branches:
-            raise Refused(404, f"Invalid rev id: {rev}", "RevisionNotFound")
+            raise RefusedError(404, f"Invalid rev id: {rev}", "RevisionNotFound")
         tree, header = dict(self._commit(repo, rev).tree), {}
         for line in self.body.splitlines():
             item = json.loads(line)
@@ -249,16 +251,16 @@ class Handler(BaseHTTPRequestHandler):
             if item["key"] == "header":
                 header = value
                 if value.get("parentCommit") and value["parentCommit"] != repo.branches[rev]:
-                    raise Refused(412, "A commit has happened since. Please refresh and try again.")
+                    raise RefusedError(412, "A commit has happened since. Please refresh and try again.")
             elif item["key"] == "file":
                 content = base64.b64decode(value["content"])
                 tree[value["path"]] = Entry(len(content), content)
             elif item["key"] == "lfsFile":
                 if self.server.store.blob(value["oid"]) is None and self.server.xet_folder is None:
-                    raise Refused(400, f"LFS pointer to {value['oid']} that was never uploaded")
+                    raise RefusedError(400, f"LFS pointer to {value['oid']} that was never uploaded")
                 tree[value["path"]] = Entry(value["size"], sha256=value["oid"])
             elif item["key"] == "deletedFile" and tree.pop(value["path"], None) is None:
-                raise Refused(404, f"no {value['path']} to delete", "EntryNotFound")
+                raise RefusedError(404, f"no {value['path']} to delete", "EntryNotFound")
         made = repo.commit(header["summary"], tree, author=user, message=header.get("description", ""), branch=rev)
         return {"commitUrl": f"{self.server.url}/{repo.id}/commit/{made.oid}", "commitOid": made.oid, "success": True}
 
@@ -274,7 +276,7 @@ class Handler(BaseHTTPRequestHandler):
         prefix = f"{sub}/" if sub else ""
         found = [(path, entry) for path, entry in sorted(commit.tree.items()) if path.startswith(prefix)]
         if sub and not found:
-            raise Refused(404, "Entry not found", "EntryNotFound")
+            raise RefusedError(404, "Entry not found", "EntryNotFound")
         return [entry.as_json(path, self.server_xet(entry)) for path, entry in found]
 
     def server_xet(self, entry):
@@ -306,14 +308,14 @@ class Handler(BaseHTTPRequestHandler):
         repo = self._repo(kind, repo, write=True)
         name = self._json()["tag"]
         if name in repo.tags:
-            raise Refused(409, "Tag reference exists already")
+            raise RefusedError(409, "Tag reference exists already")
         repo.tags[name] = self._commit(repo, rev).oid
         return {}
 
     def branch(self, kind, repo, rev):
         repo = self._repo(kind, repo, write=True)
         if rev in repo.branches:
-            raise Refused(409, "Reference already exists")
+            raise RefusedError(409, "Reference already exists")
         repo.branches[rev] = self._commit(repo, self._json().get("startingPoint") or "main").oid
         return {}
 
@@ -322,7 +324,7 @@ class Handler(BaseHTTPRequestHandler):
         commit = self._commit(repo, rev)
         entry = commit.tree.get(path)
         if entry is None:
-            raise Refused(404, "Entry not found", "EntryNotFound")
+            raise RefusedError(404, "Entry not found", "EntryNotFound")
         content = self.server.store.bytes_of(entry) if entry.content is not None or not self.server.xet_folder else b""
         start, end, status = 0, len(content), 200
         if match := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or ""):
@@ -354,12 +356,7 @@ class Handler(BaseHTTPRequestHandler):
         if kind == "corrupt":
             content = content[:-1] + bytes([content[-1] ^ 1])
         with suppress(BrokenPipeError, ConnectionResetError):
-            if kind == "slow":
-                for start in range(0, len(content), 65_536):
-                    self.wfile.write(content[start : start + 65_536])
-                    time.sleep(0.05)
-            else:
-                self.wfile.write(content)
+            self.wfile.write(content)
 
     def xet_token(self, kind, repo, rev, mode):
         self._repo(kind, repo, write=mode == "write")

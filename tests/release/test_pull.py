@@ -116,7 +116,7 @@ def test_finished_files_are_not_fetched_again(hub, published, first_release, tmp
 @pytest.mark.parametrize("status", [500, 503, 429])
 def test_an_outage_is_a_message_and_a_rerun(hub, published, first_release, tmp_path, status):
     hub.fail("ANY", "/resolve/.*safetensors$", status=status, times=1000)
-    with pytest.raises(UserError, match="fetching acme/tiny: .*again"):
+    with pytest.raises(UserError, match=r"fetching acme/tiny: .*again"):
         pull(hub, tmp_path / "here")
     assert not (tmp_path / "here/config.json").exists()
     hub.faults.clear()
@@ -197,7 +197,7 @@ def test_private_and_missing_repositories(hub, published, tmp_path):
     for token in ("hf_stranger", False):
         with pytest.raises(UserError, match="no such repository, or it is private"):
             pull(hub, tmp_path / "here", token=token)
-    with pytest.raises(UserError, match="does not accept the token|no such repository"):
+    with pytest.raises(UserError, match=r"does not accept the token|no such repository"):
         pull(hub, tmp_path / "here", token="hf_wrong")
 
 

@@ -240,7 +240,7 @@ def test_a_folder_that_is_not_right_is_refused_before_anything_is_sent(hub, rele
 def test_llama_duties(hub, release):
     card = release / "README.md"
     card.write_text(card.read_text().replace("license: apache-2.0", "license: llama3.1"))
-    with pytest.raises(UserError, match="(?s)NOTICE.*begins with Llama.*Built with Llama"):
+    with pytest.raises(UserError, match=r"(?s)NOTICE.*begins with Llama.*Built with Llama"):
         push(release, hub)
     card.write_text(card.read_text() + "\nBuilt with Llama.\n")
     (release / "NOTICE").write_text(

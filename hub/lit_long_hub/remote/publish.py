@@ -185,8 +185,8 @@ def _refuse_foreign(api: "HfApi", target: Target, head: str, tree: dict[str, Rem
     newest = api.list_repo_commits(target.repo_id, repo_type=target.kind, revision=head)[0]
     if MARK not in f"{newest.title}\n{newest.message}":
         raise UserError(
-            f"The newest commit of {target.repo_id} is not lit-long's: {newest.title!r} ({head}). Publishing could undo "
-            f"somebody's change. Look at it; if it may be replaced, add --replace {head}."
+            f"The newest commit of {target.repo_id} is not lit-long's: {newest.title!r} ({head}). Publishing could "
+            f"undo somebody's change. Look at it; if it may be replaced, add --replace {head}."
         )
 
 
@@ -301,8 +301,8 @@ def _verify(api: "HfApi", target: Target, commit: str, wanted: dict[str, _Wanted
     tree = remote_tree(api, target.repo_id, kind=target.kind, revision=commit)
     if wrong := _differences(tree, wanted, deleted):
         raise UserError(
-            f"{target.repo_id} at {commit[:12]} does not hold what was sent: {', '.join(wrong[:5])}. It was not tagged; "
-            "do not use it. Run the command again."
+            f"{target.repo_id} at {commit[:12]} does not hold what was sent: {', '.join(wrong[:5])}. It was not "
+            "tagged; do not use it. Run the command again."
         )
 
 
