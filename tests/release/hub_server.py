@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from hub_store import Entry, Store
+from xet_store import xet_hashes
 
 LARGE = (".safetensors", ".bin", ".pkl", ".pt", ".parquet", ".png", ".npy", ".arrow")
 
@@ -63,6 +64,9 @@ class HubServer(ThreadingHTTPServer):
 
     def handle_error(self, request, client_address):
         pass  # a client that was killed
+
+    def xet_hash(self, sha256):
+        return xet_hashes(self.xet_folder).get(sha256)
 
     def seen(self, method, path):
         return [p for m, p in self.requests if m == method and re.search(path, p)]

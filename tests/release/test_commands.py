@@ -13,8 +13,9 @@ from release_folder import contents, remote_contents
 REPO = "acme/tiny"
 
 
-def start(hub, *arguments, token="hf_writer"):
-    environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+def start(hub, *arguments, token="hf_writer", xet=False):
+    environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"}
+    environment["HF_HUB_DISABLE_XET"] = "0" if xet else "1"
     environment["HF_TOKEN"] = token
     command = [sys.executable, "-m", "lit_long.entry", *map(str, arguments)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -99,3 +100,15 @@ def test_mistakes_are_one_message_and_exit_code_2(hub, arguments, message):
     assert message in err
     assert "Traceback" not in err
     assert not out
+
+
+def test_the_real_hubs_own_storage(hub, first_release, tmp_path):
+    """One round over xet, which the real Hub uses; the unmodified hf-xet keeps its chunks in a local folder."""
+    hub.xet_folder = tmp_path / "xet"
+    hub.xet_folder.mkdir()
+    code, _, err = finish(start(hub, "push", first_release, "--repo-id", REPO, xet=True))
+    assert code == 0, err
+    assert not hub.seen("PUT", "/lfs/")
+    code, _, err = finish(start(hub, "pull", REPO, "--output", tmp_path / "here", xet=True))
+    assert code == 0, err
+    assert contents(tmp_path / "here") == contents(first_release)
