@@ -32,6 +32,7 @@ from lit_long.optim.norm import clip_gradients, gradient_norm
 from lit_long.parallel.load import LoadReport
 from lit_long.parallel.placement import ShardedPlacement
 from lit_long.record import checkpoint_record
+from lit_long.repository import model_at
 from lit_long.rope import NoScaling, RopeScaling
 
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -42,7 +43,7 @@ class LongContextModule(LightningModule):
 
     Args:
         context_length: the context length, in tokens, that the model is trained for.
-        model: Hub id or folder of the base model.
+        model: Hub id, ``hf://org/name@revision`` or folder of the base model.
         model_config: instead of ``model``: a transformers config (with ``model_type``) to train from scratch.
         tokenizer: Hub id or folder of the tokenizer that is exported with the model; default: ``model``.
         revision: Hub revision of the base model.
@@ -87,6 +88,8 @@ class LongContextModule(LightningModule):
             raise UserError("give model.rope, or model.rope_schedule (one method for each stage), and not both")
         if rope_schedule is not None and not rope_schedule:
             raise UserError("model.rope_schedule is empty; give one method for each stage, or model.rope")
+        if model is not None:
+            model, revision = model_at(model, revision)
         self.spec = ModelSpec(
             model=model,
             model_config=model_config,

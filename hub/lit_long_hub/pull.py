@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lit_long.errors import UserError
+from lit_long.repository import parse_repository
 from lit_long_hub.atomic_file import write_json
 from lit_long_hub.remote.client import hub_client, hub_errors
 from lit_long_hub.remote.tree import RemoteFile, matches, remote_tree
-from lit_long_hub.repository_name import parse_repository
 from lit_long_hub.safe_files import clashing, is_safe_type, path_problem
 
 if TYPE_CHECKING:

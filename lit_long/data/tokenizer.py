@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from lit_long.errors import UserError
+from lit_long.repository import model_at
 
 
 def load_tokenizer(name: str) -> Any:
-    """A Hugging Face fast tokenizer by Hub id, folder or GGUF file (``folder/file.gguf``).
+    """A Hugging Face fast tokenizer by Hub id (``hf://org/name@revision`` too), folder or GGUF file.
 
     Raises:
         UserError: it cannot be loaded, is not a fast tokenizer, or has no EOS token (documents end with EOS).
@@ -21,7 +22,8 @@ def load_tokenizer(name: str) -> Any:
         if path.suffix == ".gguf":
             tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
         else:
-            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+            place, revision = model_at(name)
+            tokenizer = AutoTokenizer.from_pretrained(place, revision=revision, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(f"tokenizer {name!r} cannot be loaded: {_first_line(error)}") from error
     if not getattr(tokenizer, "is_fast", False):

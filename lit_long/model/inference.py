@@ -11,6 +11,7 @@ from lit_long.attention import use_packed_attention
 from lit_long.errors import UserError
 from lit_long.model.build import load_pretrained
 from lit_long.model.sharded_checkpoint import is_sharded_checkpoint, read_whole
+from lit_long.repository import model_at
 from lit_long.rope.xpos import register_xpos, xpos_scale_base
 
 CHECKPOINT_FORMAT = 1  # of the 'lit_long' entry (lit_long/record.py writes it)
@@ -37,7 +38,7 @@ def load_for_inference(path: str) -> LoadedModel:
     """Load the model at ``path``.
 
     Args:
-        path: a Hugging Face folder, a Hub id, or a ``.ckpt`` written by ``lit-long fit``.
+        path: a Hugging Face folder, a Hub id (``hf://org/name@revision`` too), or a ``.ckpt`` of ``lit-long fit``.
 
     Raises:
         UserError: nothing loadable there, or a checkpoint of something else.
@@ -112,8 +113,18 @@ def _with_adapters(record: dict[str, Any], config: Any, tensors: dict[str, torch
 
 
 def _from_pretrained(path: str) -> LoadedModel:
-    model = load_pretrained(path)
+    from transformers.utils.hub import cached_file
+
+    name, revision = model_at(path)
+    model = load_pretrained(name, revision=revision)
     native = getattr(model.config, "max_position_embeddings", None)
-    if (record := Path(path) / "lit_long.json").is_file():  # an export of ours knows the length before scaling
-        native = json.loads(record.read_text())["rope"]["native_length"]
+    record = cached_file(
+        name,
+        "lit_long.json",
+        revision=revision,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    if record is not None:  # a release of ours knows the length before scaling
+        native = json.loads(Path(record).read_text())["rope"]["native_length"]
     return LoadedModel(model.eval(), model.config, native, {"model": path})

@@ -41,3 +41,23 @@ def parse_repository(text: str) -> RepositoryName:
             f"{text!r} is no model and no dataset: write ORGANISATION/NAME[@REVISION] or datasets/ORGANISATION/NAME."
         )
     return RepositoryName(uri.id, uri.type, uri.revision)
+
+
+def model_at(name: str, revision: str | None = None) -> tuple[str, str | None]:
+    """A model's folder or Hub id, and its revision, from what a recipe says.
+
+    Args:
+        name: A folder, a Hub id, or ``hf://org/name@revision``; only the last is taken apart.
+        revision: Revision given beside it.
+
+    Raises:
+        UserError: An ``hf://`` name of something else than a model, or two different revisions.
+    """
+    if not name.startswith("hf://"):
+        return name, revision
+    parsed = parse_repository(name)
+    if parsed.kind != "model":
+        raise UserError(f"{name!r} is a dataset, a model is needed: write hf://ORGANISATION/NAME@REVISION.")
+    if revision is not None and parsed.revision is not None and revision != parsed.revision:
+        raise UserError(f"{name!r} names revision {parsed.revision!r}, the setting revision {revision!r}. Keep one.")
+    return parsed.id, parsed.revision or revision
