@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _PUBLIC = {
+    "ExportOnEnd": "lit_long_hub.export_on_end",
     "ExportMismatchError": "lit_long_hub.proof",
     "ExportResult": "lit_long_hub.export",
     "PullResult": "lit_long_hub.pull",
@@ -19,6 +20,7 @@ _PUBLIC = {
 }
 __all__ = [
     "ExportMismatchError",
+    "ExportOnEnd",
     "ExportResult",
     "Published",
     "PullResult",
@@ -31,6 +33,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from lit_long_hub.export import ExportResult, export_checkpoint
+    from lit_long_hub.export_on_end import ExportOnEnd
     from lit_long_hub.proof import ExportMismatchError
     from lit_long_hub.pull import PullResult, pull_release
     from lit_long_hub.push import push_release

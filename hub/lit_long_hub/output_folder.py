@@ -24,6 +24,22 @@ _REMOVED = ("config.json.refused", "NOTICE", "generation_config.json", VERIFICAT
 _PATTERNS = ("model.safetensors", "model-?????-of-?????.safetensors", f"{PLOT_FOLDER}/*.png", ".*.tmp")
 
 
+def check_folder(folder: Path) -> None:
+    """Refuse an output folder that is a file or holds something else than an earlier export.
+
+    Args:
+        folder: The output folder; need not exist.
+
+    Raises:
+        UserError: Saying what to do.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file. Give a folder for --output.")
+    ours = any(_is_ours(folder / name) for name in (RECORD_NAME, VERIFICATION_NAME))
+    if folder.is_dir() and any(folder.iterdir()) and not ours:
+        raise UserError(f"{folder} is not empty and not an earlier export of lit-long. Give a new or empty folder.")
+
+
 def prepare_folder(folder: Path, *, inputs: list[Path], needed: int) -> None:
     """Create ``folder``, or clear an earlier export out of it; files that are not an export's stay.
 
@@ -36,14 +52,11 @@ def prepare_folder(folder: Path, *, inputs: list[Path], needed: int) -> None:
         UserError: A file of that name, a folder with other content, one that the export reads from, or too
             little disk space.
     """
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file. Give a folder for --output.")
     for path in inputs:
         if path.resolve().is_relative_to(folder.resolve()):
             raise UserError(f"The export reads from {path}, so {folder} cannot be its output. Give another folder.")
-    if folder.is_dir() and any(folder.iterdir()):
-        if not any(_is_ours(folder / name) for name in (RECORD_NAME, VERIFICATION_NAME)):
-            raise UserError(f"{folder} is not empty and not an earlier export of lit-long. Give a new or empty folder.")
+    check_folder(folder)
+    if folder.is_dir():
         for name in (*_REMOVED_FIRST, *_REMOVED):
             (folder / name).unlink(missing_ok=True)
         for pattern in _PATTERNS:

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from release_folder import contents
 
 from lit_long import LongContextModule
 from lit_long.errors import UserError
 from lit_long.model.inference import load_for_inference
 from lit_long.repository import model_at, parse_repository
 from lit_long_hub.remote.publish import MARK
-from release_folder import contents
 
 
 @pytest.fixture
