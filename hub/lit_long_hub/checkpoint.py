@@ -1,4 +1,4 @@
-"""Reads a single-file lit-long checkpoint: tensors stay memory-mapped, only plain data is loaded.
+"""Opens a lit-long checkpoint: its plain data is read, its tensors stay on disk until each is asked for.
 
 ``torch.load(weights_only=True, mmap=True)`` runs no code from the file, and touches no byte of the optimizer's state:
 a 2.7 GB checkpoint costs about 40 MB of memory. The price is that a checkpoint with custom objects in it is refused.
@@ -13,7 +13,9 @@ import torch
 
 from lit_long.errors import UserError
 from lit_long.model.inference import CHECKPOINT_FORMAT
-from lit_long.model.sharded_checkpoint import is_sharded_checkpoint, read_whole
+from lit_long.model.shard_reader import ShardReader
+from lit_long.model.sharded_checkpoint import META, is_sharded_checkpoint, weight_names
+from lit_long_hub.weights import ShardedWeights, StoredWeights, WeightSource
 
 MODULE_PREFIX = "model."
 
@@ -25,8 +27,8 @@ class Checkpoint:
     path: Path
     """The file it was read from."""
 
-    tensors: dict[str, torch.Tensor]
-    """Memory-mapped weights without the Lightning module's ``model.`` prefix."""
+    weights: WeightSource
+    """The weights, read one at a time, without the Lightning module's ``model.`` prefix."""
 
     record: dict[str, Any]
     """The ``lit_long`` entry: config, rope, base_model, tokenizer, lora, training, versions."""
@@ -64,7 +66,7 @@ class Checkpoint:
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Open a checkpoint written by ``lit-long fit``; the weights of a sharded one are read into memory.
+    """Open a checkpoint written by ``lit-long fit``, a file or a sharded folder; no weight is read yet.
 
     Args:
         path: The ``.ckpt`` file or folder.
@@ -81,9 +83,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         )
     if not sharded and not path.is_file():
         raise UserError(f"No checkpoint at {path}. Give the .ckpt file that `lit-long fit` wrote.")
-    content = read_whole(path) if sharded else _load(path)
+    content = _load(path / META if sharded else path)
     record = content.get("lit_long") if isinstance(content, dict) else None
-    if not isinstance(record, dict) or not isinstance(content.get("state_dict"), dict):
+    if not isinstance(record, dict) or not (sharded or isinstance(content.get("state_dict"), dict)):
         raise UserError(
             f"{path} is not a lit-long checkpoint: it lacks "
             + ("the entry 'lit_long', which LongContextModule saves." if record is None else "a 'state_dict'.")
@@ -91,7 +93,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         )
     _check_record(path, record)
     step = content.get("global_step")
-    return Checkpoint(path, _weights(path, content["state_dict"]), record, step if isinstance(step, int) else None)
+    weights = _sharded(path) if sharded else _weights(path, content["state_dict"])
+    return Checkpoint(path, weights, record, step if isinstance(step, int) else None)
 
 
 def _load(path: Path) -> Any:
@@ -128,7 +131,16 @@ def _check_record(path: Path, record: dict[str, Any]) -> None:
         raise UserError(f"{path} is an incomplete lit-long checkpoint: {', '.join(missing)} missing. Train it again.")
 
 
-def _weights(path: Path, state: dict[str, Any]) -> dict[str, torch.Tensor]:
+def _sharded(path: Path) -> WeightSource:
+    reader = ShardReader(path)
+    names = weight_names(path, reader)
+    found = {name.removeprefix(MODULE_PREFIX): names[name] for name in names if name.startswith(MODULE_PREFIX)}
+    if not found:
+        raise UserError(f"{path} holds no weights under {MODULE_PREFIX!r}: it was not saved by LongContextModule.")
+    return ShardedWeights(reader, found)
+
+
+def _weights(path: Path, state: dict[str, Any]) -> WeightSource:
     weights = {
         name.removeprefix(MODULE_PREFIX): value
         for name, value in state.items()
@@ -136,4 +148,4 @@ def _weights(path: Path, state: dict[str, Any]) -> dict[str, torch.Tensor]:
     }
     if not weights:
         raise UserError(f"{path} holds no weights under {MODULE_PREFIX!r}: it was not saved by LongContextModule.")
-    return weights
+    return StoredWeights(weights)

@@ -22,6 +22,9 @@ Progress = Callable[[str, int, int], None]
 """Called with what is being done, the steps done and the steps in all."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_PIECE = 16 * 2**20
+"""Elements that are cast and written at a time."""
+
 _HEADER_NAMES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -167,11 +170,13 @@ def _header(tensors: Mapping[str, torch.Tensor]) -> bytes:
 
 
 def _write_tensor(file: BinaryIO, name: str, tensor: torch.Tensor, planned: torch.Tensor) -> None:
-    tensor = tensor.detach().to(planned.dtype).contiguous()
+    """Cast and write a tensor piece by piece, so that no cast copy of all of it is in memory."""
     assert tensor.shape == planned.shape, f"{name}: planned {planned.shape}, read {tensor.shape}"
-    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-        raise UserError(
-            f"{name} holds NaN or infinity as {str(planned.dtype).removeprefix('torch.')}: "
-            "the run diverged, or the values do not fit this dtype (float16 ends at 65,504). Try bfloat16 or float32."
-        )
-    file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    for values in tensor.detach().contiguous().reshape(-1).split(_PIECE):
+        piece = values.to(planned.dtype)
+        if piece.is_floating_point() and not bool(torch.isfinite(piece).all()):
+            raise UserError(
+                f"{name} holds NaN or infinity as {str(planned.dtype).removeprefix('torch.')}: the run diverged, or "
+                "the values do not fit this dtype (float16 ends at 65,504). Try bfloat16 or float32."
+            )
+        file.write(piece.view(torch.uint8).numpy().data)

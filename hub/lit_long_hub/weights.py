@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 import torch
 
 from lit_long.errors import UserError
+from lit_long.model.shard_reader import ShardReader
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
@@ -53,6 +54,30 @@ class StoredWeights:
     def read(self, name: str) -> torch.Tensor:
         """The tensor itself, not a copy."""
         return self._tensors[name]
+
+
+class ShardedWeights:
+    """Weights of a sharded checkpoint; the optimizer's states beside them are never read.
+
+    Args:
+        reader: The checkpoint's reader.
+        names: Name of a weight to its name in the checkpoint.
+    """
+
+    def __init__(self, reader: ShardReader, names: Mapping[str, str]) -> None:
+        self._reader, self._names = reader, names
+
+    def specs(self) -> dict[str, TensorSpec]:
+        """Names, shapes and dtypes from the table of contents."""
+        found = self._reader.tensors()
+        return {
+            name: TensorSpec(tuple(found[stored].size), found[stored].properties.dtype)
+            for name, stored in self._names.items()
+        }
+
+    def read(self, name: str) -> torch.Tensor:
+        """Put one tensor together from the files that hold its pieces."""
+        return self._reader.read([self._names[name]])[self._names[name]]
 
 
 class SafetensorsWeights:

@@ -4,11 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
+from lit_long.errors import UserError
+from lit_long.model.shard_reader import ShardReader
 
 META = "meta.pt"  # as Lightning names it: everything that is no shard; the last file of a save
-_WEIGHTS = "state_dict."
+_WEIGHTS = ("state_dict.", "model.")
+"""Before the names of weights: as ModelParallelStrategy writes them, and as FSDPStrategy does (where it is the first
+that is missing, since module names begin with ``model.`` too)."""
 
 
 def is_sharded_checkpoint(path: Path) -> bool:
@@ -24,12 +27,25 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 def read_whole(path: Path) -> dict[str, Any]:
     """A sharded checkpoint as a single-file one would be, without optimizer states; whole weights in memory."""
-    reader = dcp.FileSystemReader(path)
-    found = reader.read_metadata().state_dict_metadata
-    weights: dict[str, Any] = {
-        name: torch.empty(entry.size, dtype=entry.properties.dtype)
-        for name, entry in found.items()
-        if name.startswith(_WEIGHTS) and isinstance(entry, TensorStorageMetadata)
-    }
-    dcp.load(weights, storage_reader=reader, no_dist=True)
-    return {**read_metadata(path), "state_dict": {n.removeprefix(_WEIGHTS): t for n, t in weights.items()}}
+    reader = ShardReader(path)
+    names = weight_names(path, reader)
+    tensors = reader.read(list(names.values()))
+    return {**read_metadata(path), "state_dict": {name: tensors[stored] for name, stored in names.items()}}
+
+
+def weight_names(path: Path, reader: ShardReader) -> dict[str, str]:
+    """Name of each weight in the Lightning module to its name in a sharded checkpoint.
+
+    Args:
+        path: The folder, for the error.
+        reader: Its reader.
+
+    Raises:
+        UserError: No weights there under any of the names that Lightning gives them.
+    """
+    for prefix in _WEIGHTS:
+        found = {name.removeprefix(prefix): name for name in reader.tensors() if name.startswith(prefix)}
+        if found:
+            return found
+    some = ", ".join(sorted(reader.tensors())[:3]) or "nothing"
+    raise UserError(f"{path} holds no weights of a Lightning module (it holds {some}).")
