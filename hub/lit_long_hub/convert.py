@@ -7,7 +7,7 @@ before any tensor is read. Peak memory is one tensor and its cast copy; a 3.25 G
 
 import json
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -59,6 +59,10 @@ class WeightPlan:
     def total_bytes(self) -> int:
         """Bytes of all tensors."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    def bytes_without(self, files: Set[str]) -> int:
+        """Bytes of the tensors that are in none of ``files``."""
+        return sum(self.tensors[n].nbytes for name, members in self.files.items() if name not in files for n in members)
 
     @property
     def parameters(self) -> int:
@@ -116,7 +120,14 @@ def plan_weights(
     return WeightPlan(tensors, dict(names), split.filename_to_tensors, dtype)
 
 
-def write_weights(plan: WeightPlan, source: WeightSource, folder: Path, *, progress: Progress) -> list[str]:
+def write_weights(
+    plan: WeightPlan,
+    source: WeightSource,
+    folder: Path,
+    *,
+    progress: Progress,
+    finished: Set[str] = frozenset(),
+) -> list[str]:
     """Stream tensors from ``source`` into ``model*.safetensors`` files, and write their index if there are several.
 
     Args:
@@ -124,6 +135,7 @@ def write_weights(plan: WeightPlan, source: WeightSource, folder: Path, *, progr
         source: Where the tensors are read.
         folder: Where to write; exists.
         progress: Told about every tensor.
+        finished: Files that are there already and are left as they are.
 
     Returns:
         Names of the files written.
@@ -133,11 +145,13 @@ def write_weights(plan: WeightPlan, source: WeightSource, folder: Path, *, progr
     """
     done = 0
     for file_name, members in plan.files.items():
-        # Wider elements first keeps every tensor aligned to its own element size, as safetensors' writer does.
-        ordered = sorted(members, key=lambda name: -plan.tensors[name].element_size())
+        if file_name in finished:
+            done += len(members)
+            progress("Writing weights", done, len(plan.tensors))
+            continue
         with atomic_file(folder / file_name) as file:
-            file.write(_header({name: plan.tensors[name] for name in ordered}))
-            for name in ordered:
+            file.write(file_header(plan, file_name))
+            for name in _ordered(plan, file_name):
                 _write_tensor(file, name, source.read(plan.source_names[name]), plan.tensors[name])
                 done += 1
                 progress("Writing weights", done, len(plan.tensors))
@@ -147,6 +161,21 @@ def write_weights(plan: WeightPlan, source: WeightSource, folder: Path, *, progr
     weight_map = {name: file_name for file_name, members in plan.files.items() for name in members}
     write_json(folder / INDEX_NAME, {"metadata": metadata, "weight_map": weight_map})
     return [*plan.files, INDEX_NAME]
+
+
+def file_header(plan: WeightPlan, file_name: str) -> bytes:
+    """The first bytes of a weight file: length and JSON header, as safetensors wants them.
+
+    Args:
+        plan: What goes where.
+        file_name: One of ``plan.files``.
+    """
+    return _header({name: plan.tensors[name] for name in _ordered(plan, file_name)})
+
+
+def _ordered(plan: WeightPlan, file_name: str) -> list[str]:
+    """Wider elements first keeps every tensor aligned to its own element size, as safetensors' writer does."""
+    return sorted(plan.files[file_name], key=lambda name: -plan.tensors[name].element_size())
 
 
 def _cast(stored: torch.dtype, wanted: torch.dtype) -> torch.dtype:

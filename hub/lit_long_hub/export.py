@@ -6,7 +6,7 @@ loadable, comes after weights and tokenizer; README.md comes after the proof. An
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from lit_long_hub.reference import make_prompts, measure_reference
 from lit_long_hub.release_files import hashes_of
 from lit_long_hub.release_weights import ReleaseWeights, open_weights
 from lit_long_hub.report import copy_plots, read_report
+from lit_long_hub.resume import end_record, export_key, finished_files, start_record
 from lit_long_hub.tokenizer_files import TokenizerFiles, find_tokenizer, load_tokenizer, write_tokenizer
 from lit_long_hub.weights import cached_folder
 
@@ -54,6 +55,9 @@ class ExportResult:
 
     verification: dict[str, Any] | None
     """The content of verification.json; None with ``verify=False``."""
+
+    resumed: list[str] = field(default_factory=list)
+    """Weight files that an earlier export, which was cut off, had finished."""
 
 
 def export_checkpoint(
@@ -113,8 +117,11 @@ def export_checkpoint(
     config = release_config(architecture, context_length=source.context_length, dtype=plan.dtype, token_ids=token_ids)
     places = [Path(place) for place in (base, words.source) if place and Path(place).is_dir()]
 
+    key = export_key(source, plan, base=base, revision=revision)
+    finished = finished_files(output, plan, key)
     with _disk_errors(output):
-        prepare_folder(output, inputs=[source.path, *places], needed=plan.total_bytes)
+        prepare_folder(output, inputs=[source.path, *places], needed=plan.bytes_without(finished), keep=finished)
+        start_record(output, key)
     with _disk_errors(output), _withdrawn_on_failure(output):
         public_base = hub_id(base, revision=revision)
         write_json(output / RECORD_NAME, release_record(source, base_model=public_base, base_revision=revision))
@@ -124,7 +131,7 @@ def export_checkpoint(
         if (notice := notice_text(licence.entries.get("license"), licence.files)) is not None:
             write_text(output / "NOTICE", notice)
             files.append("NOTICE")
-        files += write_weights(plan, weights.release, output, progress=progress)
+        files += write_weights(plan, weights.release, output, progress=progress, finished=finished)
         files.append(write_config(output, config))
         verification = None
         if verify:
@@ -141,6 +148,7 @@ def export_checkpoint(
             evaluation=evaluation.markdown if evaluation else None,
         )
         write_text(output / "README.md", model_card(facts))
+        end_record(output)
     return ExportResult(
         folder=output,
         files=[*files, "README.md"],
@@ -148,6 +156,7 @@ def export_checkpoint(
         parameters=plan.parameters,
         dtype=str(plan.dtype).removeprefix("torch."),
         verification=verification,
+        resumed=sorted(finished),
     )
 
 

@@ -6,6 +6,7 @@ is removed first: config.json and README.md go before anything else, so that a h
 
 import json
 import shutil
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +41,14 @@ def check_folder(folder: Path) -> None:
         raise UserError(f"{folder} is not empty and not an earlier export of lit-long. Give a new or empty folder.")
 
 
-def prepare_folder(folder: Path, *, inputs: list[Path], needed: int) -> None:
+def prepare_folder(folder: Path, *, inputs: list[Path], needed: int, keep: Set[str] = frozenset()) -> None:
     """Create ``folder``, or clear an earlier export out of it; files that are not an export's stay.
 
     Args:
         folder: The output folder.
         inputs: Files and folders that the export reads: the output may be none of them, nor hold one.
         needed: Bytes that will be written.
+        keep: Weight files that stay.
 
     Raises:
         UserError: A file of that name, a folder with other content, one that the export reads from, or too
@@ -61,7 +63,8 @@ def prepare_folder(folder: Path, *, inputs: list[Path], needed: int) -> None:
             (folder / name).unlink(missing_ok=True)
         for pattern in _PATTERNS:
             for path in folder.glob(pattern):
-                path.unlink()
+                if path.name not in keep:
+                    path.unlink()
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if free < needed:

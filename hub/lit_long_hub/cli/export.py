@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments of ``lit-long export``."""
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="single-file checkpoint (*.ckpt) of `lit-long fit`")
+    parser.add_argument(
+        "checkpoint", metavar="CHECKPOINT", help="checkpoint of `lit-long fit`, file or sharded folder (*.ckpt)"
+    )
     parser.add_argument(
         "--output", required=True, metavar="DIR", help="folder to write: new, empty or an earlier export"
     )
@@ -105,6 +107,7 @@ def _as_text(result: "ExportResult") -> str:
         f"Exported {result.folder}: {result.parameters:,} parameters in {result.dtype}, "
         f"{result.total_bytes / 1e6:,.1f} MB of weights",
         *(f"  {name}" for name in sorted(result.files)),
+        *([f"  ({len(result.resumed)} weight files were finished before)"] if result.resumed else []),
         "",
         "Proved in a fresh process with plain transformers:",
         f"  logits      largest difference {worst:.2g} of the largest logit (allowed {allowed:g}), "
@@ -125,6 +128,7 @@ def _as_json(result: "ExportResult") -> str:
         "total_bytes": result.total_bytes,
         "parameters": result.parameters,
         "dtype": result.dtype,
+        "resumed": result.resumed,
         "verification": result.verification,
     }
     return json.dumps(content, indent=2)
