@@ -45,8 +45,8 @@ def read_architecture(config_dict: Mapping[str, Any]) -> Architecture:
         config_dict: ``config.to_dict()`` of the trained model.
 
     Raises:
-        UserError: An unknown ``model_type``, xPos on a family without code for it, a quantised model, or one whose file names differ from its own names
-            (mixture-of-experts models in transformers 5 fuse experts in memory).
+        UserError: An unknown ``model_type``, xPos on a family without code for it, a quantised model, or one whose file
+            names differ from its own names (mixture-of-experts models in transformers 5 fuse experts in memory).
     """
     from transformers import AutoModelForCausalLM
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING

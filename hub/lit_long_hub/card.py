@@ -115,8 +115,8 @@ No model class of transformers does that, so the scaling is in {" and ".join(mod
 and `trust_remote_code=True`. Read them first: they are short, and import torch and transformers alone.
 
 **What does not run these files runs another model.** vLLM, SGLang, TGI, llama.cpp (GGUF), TensorRT-LLM and other
-engines have model code of their own, without this scaling. The model type `{facts.config["model_type"]}` is there to stop
-them, for they do not know it. Do not rename it to a stock type: the weights would load, and the answers would be wrong
+engines have model code of their own, without this scaling. The model type `{facts.config["model_type"]}`, which they do
+not know, is there to stop them. Do not rename it to a stock type: the weights would load, and the answers would be wrong
 without any error."""
 
 

@@ -102,6 +102,7 @@ def _as_text(result: "ExportResult") -> str:
     last = max(prompt["last_position"] for prompt in result.verification["prompts"])
     allowed = result.verification["logit_tolerance"]
     custom_code = result.verification["custom_code"]
+    by_keys = f"by {'the formula' if custom_code else 'the keys of older readers'}"
     lines = [
         f"Exported {result.folder}: {result.parameters:,} parameters in {result.dtype}, "
         f"{result.total_bytes / 1e6:,.1f} MB of weights",
@@ -111,7 +112,7 @@ def _as_text(result: "ExportResult") -> str:
         f"  logits      largest difference {worst:.2g} of the largest logit (allowed {allowed:g}), "
         f"up to position {last:,}",
         f"  positions   inv_freq differs by {positions['inv_freq_difference']:.2g}; "
-        f"by {'the formula' if custom_code else 'the keys of older readers'} {positions['inv_freq_difference_by_legacy_keys']:.2g}",
+        f"{by_keys} {positions['inv_freq_difference_by_legacy_keys']:.2g}",
         "",
         "Load it:",
         usage_snippet(str(result.folder), custom_code=custom_code),

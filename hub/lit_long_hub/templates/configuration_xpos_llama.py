@@ -13,7 +13,7 @@ if int(transformers.__version__.split(".")[0]) < 5:
 
 
 class XPosLlamaConfig(LlamaConfig):
-    """Llama's config, with ``rope_parameters`` = ``{"rope_type": "xpos", "rope_theta": ..., "xpos_scale_base": ...}``."""
+    """Llama's config; ``rope_parameters`` are ``{"rope_type": "xpos", "rope_theta": ..., "xpos_scale_base": ...}``."""
 
     model_type = "xpos_llama"
 

@@ -2,9 +2,10 @@
 """Llama with xPos (Sun et al. 2022): queries and keys are rotated, then scaled by their position.
 
 The part of frequency j in an attention score is multiplied by ``zeta_j^((m - n) / s)`` for a query at position m and a
-key at n, with ``zeta_j = (2j + 0.4 R) / (1.4 R)``, R rotary dimensions and s = ``xpos_scale_base``. Queries are scaled by
-``zeta_j^((m - c) / s)``, keys by ``zeta_j^(-(n - c) / s)``: c is half of ``max_position_embeddings``, cancels in every
-score, and keeps both factors in the range of floats. As c is fixed, keys go into the cache scaled, and any cache works.
+key at n, with ``zeta_j = (2j + 0.4 R) / (1.4 R)``, R rotary dimensions, s = ``xpos_scale_base``. Queries are scaled
+by ``zeta_j^((m - c) / s)``, keys by ``zeta_j^(-(n - c) / s)``: c is half of ``max_position_embeddings``, cancels in
+every score, and keeps both factors in the range of floats. As c is fixed, keys go into the cache scaled: any cache
+works.
 
 Beyond ``max_position_embeddings`` the factors go on growing: by ``1.81 * |position - c| / s`` bits, of 127 that floats
 have. float16 has 15, and is refused.
@@ -36,6 +37,7 @@ from .configuration_xpos_llama import XPosLlamaConfig
 class XPosLlamaRotaryEmbedding(nn.Module):
     """Cosines and sines of the rotation, and the factors of queries and keys."""
 
+    inv_freq: torch.Tensor
     rope_type = "default"  # of the frequencies: transformers fills the buffers by compute_default_rope_parameters
 
     def __init__(self, config: XPosLlamaConfig) -> None:
@@ -56,7 +58,7 @@ class XPosLlamaRotaryEmbedding(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Positions [B or 1, T] -> cos and sin in the dtype of ``x``, factors of q and of k in float32; [B or 1, T, D]."""
+        """Positions [B or 1, T] -> cos, sin (dtype of ``x``), factors of queries, of keys (float32), [B or 1, T, D]."""
         positions = position_ids[..., None].float()
         angles = positions * self.inv_freq.to(device=x.device, dtype=torch.float32)
         angles = torch.cat([angles, angles], dim=-1)
