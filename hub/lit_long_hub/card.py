@@ -116,8 +116,8 @@ and `trust_remote_code=True`. Read them first: they are short, and import torch 
 
 **What does not run these files runs another model.** vLLM, SGLang, TGI, llama.cpp (GGUF), TensorRT-LLM and other
 engines have model code of their own, without this scaling. The model type `{facts.config["model_type"]}`, which they do
-not know, is there to stop them. Do not rename it to a stock type: the weights would load, and the answers would be wrong
-without any error."""
+not know, is there to stop them. Do not rename it to a stock type: the weights would load, and the answers would be
+wrong without any error."""
 
 
 def _context(facts: CardFacts) -> str:
