@@ -1,10 +1,12 @@
-# make install | quickstart | test | lint | quickstart-base | clean
+# make install | quickstart | test | old-readers | lint | quickstart-base | clean
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/lit-long
 OUT := runs/quickstart
 
-.PHONY: install quickstart quickstart-base test lint format clean
+OLD_READERS := 4.44 4.57
+
+.PHONY: install quickstart quickstart-base test old-readers lint format clean
 .DEFAULT_GOAL := install
 
 install: .venv/.installed
@@ -47,6 +49,18 @@ quickstart-base: install
 
 test: install
 	$(BIN)/python -m pytest
+
+# Releases read by transformers 4, each version in an environment of its own (1.1 GB with the CPU build of torch).
+old-readers: $(OLD_READERS:%=.venv-old-%/.installed)
+	@set -e; for version in $(OLD_READERS); do \
+	  echo "transformers $$version"; \
+	  LIT_LONG_OLD_READER=.venv-old-$$version/bin/python $(BIN)/python -m pytest tests/hub/test_hub_old_readers.py; \
+	done
+
+.venv-old-%/.installed: tests/hub/old_readers/%.txt | install
+	$(BIN)/python -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --requirement $<
+	@touch $@
 
 lint: install
 	$(BIN)/ruff check .

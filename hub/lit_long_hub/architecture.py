@@ -11,6 +11,8 @@ from typing import Any
 import torch
 
 from lit_long.errors import UserError
+from lit_long.rope.xpos import register_xpos
+from lit_long_hub.custom_code import CustomCode, custom_code
 from lit_long_hub.weights import TensorSpec
 
 _NAMED_IN_ERRORS = 5
@@ -24,13 +26,16 @@ class Architecture:
     """The transformers config, as the checkpoint has it."""
 
     model_class: Any
-    """The transformers class, for example ``LlamaForCausalLM``."""
+    """The transformers class that was trained, for example ``LlamaForCausalLM``."""
 
     shapes: dict[str, tuple[int, ...]]
     """Name to shape of every tensor a release stores, in the model's order; a tied weight is there once."""
 
     aliases: dict[str, str]
     """Other names of tied tensors, to the name that is stored: ``{"lm_head.weight": "model.embed_tokens.weight"}``."""
+
+    custom_code: CustomCode | None = None
+    """Code that the release needs, with the same tensors; None where it loads as ``model_class``."""
 
 
 def read_architecture(config_dict: Mapping[str, Any]) -> Architecture:
@@ -40,8 +45,8 @@ def read_architecture(config_dict: Mapping[str, Any]) -> Architecture:
         config_dict: ``config.to_dict()`` of the trained model.
 
     Raises:
-        UserError: An unknown ``model_type``, xPos, a quantised model, or one whose file names differ from its own names
-            (mixture-of-experts models in transformers 5 fuse experts in memory).
+        UserError: An unknown ``model_type``, xPos on a family without code for it, a quantised model, or one whose file
+            names differ from its own names (mixture-of-experts models in transformers 5 fuse experts in memory).
     """
     from transformers import AutoModelForCausalLM
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -52,12 +57,9 @@ def read_architecture(config_dict: Mapping[str, Any]) -> Architecture:
             f"transformers has no model type {model_type!r}: models with their own code cannot be exported, since "
             "plain transformers could not load them."
         )
-    if (config_dict.get("rope_parameters") or {}).get("rope_type") == "xpos":
-        raise UserError(
-            "The model was trained with xPos (rope method xpos_abf), which scales queries and keys inside lit-long's "
-            "attention. transformers and the serving engines have no such scaling and would run another model, so it "
-            "cannot be exported. Measure it with lit-long evaluate, or train with rope method abf to export."
-        )
+    code = custom_code(config_dict)
+    if code is not None:
+        register_xpos()
     if config_dict.get("quantization_config"):
         raise UserError("Quantised models cannot be exported: train from unquantised weights.")
     # Attention of the training run (packed documents) must not leak into the model that a reader loads.
@@ -71,7 +73,7 @@ def read_architecture(config_dict: Mapping[str, Any]) -> Architecture:
     _refuse_renamed(skeleton, model_type)
     aliases = _aliases(skeleton)
     shapes = {name: tuple(value.shape) for name, value in skeleton.state_dict().items() if name not in aliases}
-    return Architecture(config, type(skeleton), shapes, aliases)
+    return Architecture(config, type(skeleton), shapes, aliases, code)
 
 
 def _refuse_renamed(skeleton: Any, model_type: str) -> None:

@@ -14,6 +14,7 @@ import yaml
 from lit_long_hub.privacy import is_local, public_source
 
 _METHODS = {
+    "xpos_abf": "xPos with an adjusted base frequency: as ABF, and attention scores decay with distance",
     "none": "rotary positions as the base model has them",
     "abf": "RoPE with an adjusted base frequency (ABF): the base is raised, so that distant tokens lose less attention",
     "linear": "position interpolation (PI): positions are divided by a factor",
@@ -57,6 +58,7 @@ def model_card(facts: CardFacts) -> str:
     """
     sections = [
         _introduction(facts),
+        _own_code(facts),
         _context(facts),
         _usage(facts),
         _training(facts),
@@ -98,6 +100,26 @@ def _introduction(facts: CardFacts) -> str:
     return "\n".join(lines)
 
 
+def _needs_code(facts: CardFacts) -> bool:
+    return "auto_map" in facts.config
+
+
+def _own_code(facts: CardFacts) -> str:
+    if not _needs_code(facts):
+        return ""
+    modules = sorted({f"`{name.partition('.')[0]}.py`" for name in facts.config["auto_map"].values()})
+    return f"""## This model needs its own code
+
+It was trained with xPos: attention scores decay with distance, because queries and keys are scaled by their positions.
+No model class of transformers does that, so the scaling is in {" and ".join(modules)}, which run with transformers 5
+and `trust_remote_code=True`. Read them first: they are short, and import torch and transformers alone.
+
+**What does not run these files runs another model.** vLLM, SGLang, TGI, llama.cpp (GGUF), TensorRT-LLM and other
+engines have model code of their own, without this scaling. The model type `{facts.config["model_type"]}`, which they do
+not know, is there to stop them. Do not rename it to a stock type: the weights would load, and the answers would be
+wrong without any error."""
+
+
 def _context(facts: CardFacts) -> str:
     rope, training = facts.record["rope"], facts.record.get("training") or {}
     rows = [
@@ -110,16 +132,24 @@ def _context(facts: CardFacts) -> str:
     literal = json.dumps(facts.config["rope_parameters"], indent=2)
     return (
         f"## Context\n\n{_table(rows)}\n\n```json\n{literal}\n```\n\nconfig.json holds this as `rope_parameters` "
-        "(transformers 5) and as `rope_theta` and `rope_scaling` (transformers 4 and engines that read those)."
+        + (
+            "for the code in this folder; no other reader has a meaning for it."
+            if _needs_code(facts)
+            else "(transformers 5) and as `rope_theta` and `rope_scaling` (transformers 4 and engines that read those)."
+        )
     )
 
 
 def _usage(facts: CardFacts) -> str:
     length = facts.record["rope"]["context_length"]
+    comment = "  # this folder, or the id of its repository"
+    if _needs_code(facts):
+        snippet = usage_snippet(".", comment=comment, custom_code=True)
+        return f"## Use\n\n```python\n{snippet}\n```\n\nIn bfloat16 or float32, not in float16."
     return f"""## Use
 
 ```python
-{usage_snippet(".", comment="  # this folder, or the id of its repository")}
+{usage_snippet(".", comment=comment)}
 ```
 
 With vLLM, in this folder (state the length: some versions derive another from the RoPE settings):
@@ -129,13 +159,14 @@ vllm serve . --max-model-len {length}
 ```"""
 
 
-def usage_snippet(folder: str, *, comment: str = "") -> str:
+def usage_snippet(folder: str, *, comment: str = "", custom_code: bool = False) -> str:
     """Python that loads a release and continues a text."""
+    trust = ", trust_remote_code=True" if custom_code else ""
     return f"""from transformers import AutoModelForCausalLM, AutoTokenizer
 
 name = {json.dumps(folder)}{comment}
 tokenizer = AutoTokenizer.from_pretrained(name)
-model = AutoModelForCausalLM.from_pretrained(name, dtype="auto")
+model = AutoModelForCausalLM.from_pretrained(name, dtype="auto"{trust})
 inputs = tokenizer("Once upon a time", return_tensors="pt")
 print(tokenizer.decode(model.generate(**inputs, max_new_tokens=50)[0]))"""
 
@@ -182,6 +213,7 @@ def _verification(verification: Mapping[str, Any] | None) -> str:
         for p in verification["prompts"]
     ]
     positions = verification["positions"]
+    keys = "`rope_theta`" if verification.get("custom_code") else "`rope_theta` and `rope_scaling`"
     return "\n".join(
         [
             "## Verification",
@@ -194,8 +226,8 @@ def _verification(verification: Mapping[str, Any] | None) -> str:
             "",
             f"`inv_freq` ({positions['frequencies']} frequencies) differs from the training model's by "
             f"{positions['inv_freq_difference']:.2g} (relative), and by "
-            f"{positions['inv_freq_difference_by_legacy_keys']:.2g} when computed from `rope_theta` and `rope_scaling` "
-            "alone. All numbers, and a prompt with its expected logits, are in `verification.json`.",
+            f"{positions['inv_freq_difference_by_legacy_keys']:.2g} when computed from {keys} alone. "
+            "All numbers, and a prompt with its expected logits, are in `verification.json`.",
         ]
     )
 

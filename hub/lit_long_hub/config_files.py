@@ -14,11 +14,13 @@ from typing import Any
 import torch
 
 from lit_long.errors import UserError
+from lit_long.rope.xpos import SCALE_BASE_KEY, XPOS
 from lit_long_hub.architecture import Architecture
 from lit_long_hub.atomic_file import write_json
 
 _NEEDS_ORIGINAL = ("yarn", "llama3")
 PROVABLE = ("default", "linear", *_NEEDS_ORIGINAL)
+_NEEDS_FACTOR = ("linear", *_NEEDS_ORIGINAL)
 
 
 def rope_parameters(config: Any) -> dict[str, Any]:
@@ -43,11 +45,12 @@ def rope_parameters(config: Any) -> dict[str, Any]:
             f"for them (rope_parameters is {dict(rope)})."
         )
     kind = rope["rope_type"]
-    if kind not in PROVABLE:
+    if kind not in (*PROVABLE, XPOS):  # xPos has code of its own, which alone reads it
         raise UserError(f"rope_type {kind!r} cannot be proved for older readers yet; supported: {', '.join(PROVABLE)}.")
     needed = ["rope_theta"]
-    needed += ["factor"] if kind != "default" else []
+    needed += ["factor"] if kind in _NEEDS_FACTOR else []
     needed += ["original_max_position_embeddings"] if kind in _NEEDS_ORIGINAL else []
+    needed += [SCALE_BASE_KEY] if kind == XPOS else []
     if missing := [key for key in needed if not rope.get(key)]:
         raise UserError(f"rope_parameters of type {kind!r} lack {', '.join(missing)}: readers would guess it wrongly.")
     return {key: value for key, value in rope.items() if value is not None and key != "type"}
@@ -106,6 +109,8 @@ def release_config(
     }
     if "partial_rotary_factor" in rope:
         content["partial_rotary_factor"] = rope["partial_rotary_factor"]
+    if architecture.custom_code is not None:
+        content |= architecture.custom_code.config_keys()
     return dict(sorted(content.items()))
 
 

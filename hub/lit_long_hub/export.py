@@ -20,6 +20,7 @@ from lit_long_hub.card import CardFacts, model_card
 from lit_long_hub.checkpoint import Checkpoint, read_checkpoint
 from lit_long_hub.config_files import release_config, special_ids, write_config, write_generation_config
 from lit_long_hub.convert import Progress, plan_weights, release_dtype, write_weights
+from lit_long_hub.custom_code import check_dtype, write_code
 from lit_long_hub.licence import find_licence
 from lit_long_hub.licence_rules import notice_text
 from lit_long_hub.output_folder import RECORD_NAME, prepare_folder, release_record
@@ -75,6 +76,8 @@ def export_checkpoint(
 ) -> ExportResult:
     """Turn a lit-long checkpoint into a folder that plain transformers loads with the same logits.
 
+    A model that was trained with xPos needs code that the folder then holds (``trust_remote_code=True``).
+
     Args:
         checkpoint: A single-file checkpoint of ``LongContextModule``.
         output: Folder to write: new, empty or an earlier export, which is replaced.
@@ -106,6 +109,7 @@ def export_checkpoint(
         dtype=release_dtype(weights.release.specs(), dtype),
         max_shard_size=max_shard_size,
     )
+    check_dtype(architecture.custom_code, plan.dtype)
     licence = find_licence(license, cached_folder(base, revision))
     evaluation = read_report(report) if report is not None else None
     words = find_tokenizer(
@@ -132,6 +136,7 @@ def export_checkpoint(
             write_text(output / "NOTICE", notice)
             files.append("NOTICE")
         files += write_weights(plan, weights.release, output, progress=progress, finished=finished)
+        files += write_code(architecture.custom_code, output)
         files.append(write_config(output, config))
         verification = None
         if verify:
@@ -181,7 +186,12 @@ def _verify(
     progress("Loading the folder in a fresh process", 0, 1)
     expected = proof_reader.read_tokenizer(load_tokenizer(words.folder, words.source), TEXTS)
     try:
-        verification = prove(output, reference, expected | {"model_max_length": source.context_length})
+        verification = prove(
+            output,
+            reference,
+            expected | {"model_max_length": source.context_length},
+            custom_code=architecture.custom_code is not None,
+        )
     except ExportMismatchError as error:
         if error.verification is not None:
             write_json(output / VERIFICATION_NAME, error.verification)

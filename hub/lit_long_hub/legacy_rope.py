@@ -30,7 +30,7 @@ def legacy_rope(config: Mapping[str, Any]) -> tuple[torch.Tensor, float]:
     inv_freq = base ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
     scaling = config.get("rope_scaling") or {}
     kind = scaling.get("rope_type", scaling.get("type", "default"))
-    if kind == "default":
+    if kind in ("default", "xpos"):  # xPos: the release's own code; its frequencies are plain
         return inv_freq, 1.0
     if kind == "linear":
         return inv_freq / scaling["factor"], 1.0

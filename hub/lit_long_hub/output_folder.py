@@ -13,6 +13,7 @@ from typing import Any
 from lit_long import __version__
 from lit_long.errors import UserError
 from lit_long_hub.checkpoint import Checkpoint
+from lit_long_hub.custom_code import CODE_PATTERNS
 from lit_long_hub.privacy import public, public_source
 from lit_long_hub.proof import VERIFICATION_NAME
 from lit_long_hub.report import PLOT_FOLDER
@@ -22,7 +23,7 @@ RECORD_NAME = "lit_long.json"
 WRITER = "lit-long"
 _REMOVED_FIRST = ("config.json", "README.md", "model.safetensors.index.json")
 _REMOVED = ("config.json.refused", "NOTICE", "generation_config.json", VERIFICATION_NAME, *TOKENIZER_FILES)
-_PATTERNS = ("model.safetensors", "model-?????-of-?????.safetensors", f"{PLOT_FOLDER}/*.png", ".*.tmp")
+_PATTERNS = ("model.safetensors", "model-?????-of-?????.safetensors", f"{PLOT_FOLDER}/*.png", ".*.tmp", *CODE_PATTERNS)
 
 
 def check_folder(folder: Path) -> None:

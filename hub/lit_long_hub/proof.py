@@ -33,13 +33,22 @@ FREQUENCY_TOLERANCE = 1e-5
 """Relative; between float32 frequencies and the float64 formula. A wrong base differs by percents."""
 
 TEXTS = ["The quick brown fox jumps over 13 lazy dogs.", "  Zwölf Boxkämpfer\n\tjagen 漢字 🙂 <|end|> x=1;"]
-RULE = (
-    "Weights are rounded to the release's dtype on both sides and computed with in float32; the logits of the folder, "
-    "loaded by plain transformers in a fresh process, may differ from the training model's by at most "
-    f"{LOGIT_TOLERANCE:g} of the largest logit."
-)
+Reader = Callable[..., dict[str, Any]]
+"""Called as ``proof_reader.read_folder``."""
 
-Reader = Callable[[Path, list[dict[str, Any]], list[str]], dict[str, Any]]
+
+def rule(*, custom_code: bool = False) -> str:
+    """What a proof asks, in words.
+
+    Args:
+        custom_code: Whether the release's own code is run.
+    """
+    reader = "transformers and the folder's own code (trust_remote_code=True)" if custom_code else "plain transformers"
+    return (
+        "Weights are rounded to the release's dtype on both sides and computed with in float32; the logits of the "
+        f"folder, loaded by {reader} in a fresh process, may differ from the training model's by at most "
+        f"{LOGIT_TOLERANCE:g} of the largest logit."
+    )
 
 
 class ExportMismatchError(RuntimeError):
@@ -55,15 +64,23 @@ class ExportMismatchError(RuntimeError):
         self.verification = verification
 
 
-def read_in_fresh_process(folder: Path, prompts: list[dict[str, Any]], texts: list[str]) -> dict[str, Any]:
+def read_in_fresh_process(
+    folder: Path, prompts: list[dict[str, Any]], texts: list[str], *, custom_code: bool = False
+) -> dict[str, Any]:
     """Run ``proof_reader`` on a folder in a new Python process.
+
+    Args:
+        folder: The release.
+        prompts: See ``make_prompts``.
+        texts: For the tokenizer.
+        custom_code: Whether the release's own code may and must run.
 
     Raises:
         ExportMismatchError: The folder does not load there.
     """
     with TemporaryDirectory() as scratch:
         request, result = Path(scratch, "request.json"), Path(scratch, "result.pt")
-        request.write_text(json.dumps({"prompts": prompts, "texts": texts}))
+        request.write_text(json.dumps({"prompts": prompts, "texts": texts, "custom_code": custom_code}))
         # -P: else the reader's own directory, which is full of our modules, would come first in the import path.
         command = [sys.executable, "-P", proof_reader.__file__, str(folder.resolve()), str(request), str(result)]
         # The folder must be enough by itself; CUDA is hidden, so that both sides compute on the CPU.
@@ -71,6 +88,7 @@ def read_in_fresh_process(folder: Path, prompts: list[dict[str, Any]], texts: li
             "HF_HUB_OFFLINE": "1",
             "CUDA_VISIBLE_DEVICES": "",
             "TRANSFORMERS_VERBOSITY": "error",
+            "HF_MODULES_CACHE": scratch,  # where transformers copies a release's own code to
         }
         run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if run.returncode != 0:
@@ -80,7 +98,12 @@ def read_in_fresh_process(folder: Path, prompts: list[dict[str, Any]], texts: li
 
 
 def prove(
-    folder: Path, reference: Reference, tokenizer: Mapping[str, Any], *, reader: Reader = read_in_fresh_process
+    folder: Path,
+    reference: Reference,
+    tokenizer: Mapping[str, Any],
+    *,
+    custom_code: bool = False,
+    reader: Reader = read_in_fresh_process,
 ) -> dict[str, Any]:
     """Compare a release with the training model.
 
@@ -89,6 +112,7 @@ def prove(
         reference: The training model's measurements.
         tokenizer: ``proof_reader.read_tokenizer`` of the tokenizer that was trained with, on ``TEXTS``, with
             ``model_max_length`` set to the context length.
+        custom_code: Whether the release holds code of its own; only then is any run.
         reader: How the folder is read.
 
     Returns:
@@ -97,7 +121,7 @@ def prove(
     Raises:
         ExportMismatchError: With every difference found; its ``verification`` is the content of verification.json.
     """
-    reading = reader(folder, reference.prompts, TEXTS)
+    reading = reader(folder, reference.prompts, TEXTS, custom_code=custom_code)
     problems, prompts = [], []
     for prompt in reference.prompts:
         numbers = _compare_logits(prompt, reference.logits[prompt["name"]], reading["logits"][prompt["name"]])
@@ -127,7 +151,8 @@ def prove(
         "format": 1,
         "passed": not problems,
         "problems": problems,
-        "rule": RULE,
+        "rule": rule(custom_code=custom_code),
+        "custom_code": custom_code,
         "dtype": dtype,
         "logit_tolerance": LOGIT_TOLERANCE,
         "prompts": prompts,

@@ -72,8 +72,16 @@ def read_tokenizer(tokenizer: Any, texts: list[str]) -> dict[str, Any]:
     }
 
 
-def read_folder(folder: Path, prompts: list[dict[str, Any]], texts: list[str]) -> dict[str, Any]:
+def read_folder(
+    folder: Path, prompts: list[dict[str, Any]], texts: list[str], *, custom_code: bool = False
+) -> dict[str, Any]:
     """Load a release with plain transformers and measure it.
+
+    Args:
+        folder: The release.
+        prompts: As ``measure`` has them.
+        texts: For the tokenizer.
+        custom_code: Whether to run the release's own code, after it is seen that it does not load without.
 
     The weights are loaded in the dtype that the release declares, then computed with in float32: what is compared is
     the stored numbers, not the rounding of a machine's low-precision kernels.
@@ -83,7 +91,11 @@ def read_folder(folder: Path, prompts: list[dict[str, Any]], texts: list[str]) -
     import transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model, loading = AutoModelForCausalLM.from_pretrained(str(folder), dtype="auto", output_loading_info=True)
+    if custom_code:
+        _require_refusal(folder)
+    model, loading = AutoModelForCausalLM.from_pretrained(
+        str(folder), dtype="auto", output_loading_info=True, trust_remote_code=custom_code
+    )
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if loading[kind]:
             raise ValueError(f"{kind} on loading: {sorted(map(str, loading[kind]))[:5]}")
@@ -97,7 +109,7 @@ def read_folder(folder: Path, prompts: list[dict[str, Any]], texts: list[str]) -
         "inv_freq_dtype": held_in,
         "dtypes": dtypes,
         "context_length": model.config.max_position_embeddings,
-        "tokenizer": read_tokenizer(AutoTokenizer.from_pretrained(str(folder)), texts),
+        "tokenizer": read_tokenizer(AutoTokenizer.from_pretrained(str(folder), trust_remote_code=custom_code), texts),
         "versions": {
             "python": platform.python_version(),
             "torch": str(torch.__version__),
@@ -106,10 +118,20 @@ def read_folder(folder: Path, prompts: list[dict[str, Any]], texts: list[str]) -
     }
 
 
+def _require_refusal(folder: Path) -> None:
+    from transformers import AutoConfig
+
+    try:
+        AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+    except ValueError:
+        return
+    raise ValueError("the folder holds code of its own and loads without it, as another model")
+
+
 def main(folder: str, request: str, result: str) -> int:
     """Measure ``folder`` as ``request`` asks (JSON) and save the answer (tensors and plain data) to ``result``."""
     asked = json.loads(Path(request).read_text())
-    answer = read_folder(Path(folder), asked["prompts"], asked["texts"])
+    answer = read_folder(Path(folder), asked["prompts"], asked["texts"], custom_code=asked["custom_code"])
     strangers = sorted(name for name in sys.modules if name.partition(".")[0] in ("lit_long", "lit_long_hub"))
     if strangers:
         raise RuntimeError(f"the proof must run without lit-long, but {strangers[0]} is loaded")

@@ -6,7 +6,7 @@ dtype and the arithmetic stays float32, on both sides: so the tolerance is that 
 a wrong number in a file, not a kernel's rounding.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,7 +96,25 @@ def measure_reference(
     if dtype != torch.float32:
         for tensor in model.parameters():
             tensor.data = tensor.data.to(dtype).float()
-    return Reference(prompts, measure(model.float().eval(), prompts), inv_freq, scaling, dtype)
+    model = model.float().eval()
+    logits = measure(_scaling_by_position(model) if architecture.custom_code else model, prompts)
+    return Reference(prompts, logits, inv_freq, scaling, dtype)
+
+
+def _scaling_by_position(model: Any) -> Callable[..., Any]:
+    """The model on the attention it was trained with, which scales queries and keys (xPos); a prompt is a document."""
+    from lit_long.attention import use_packed_attention
+
+    use_packed_attention(model, "sdpa")
+
+    def forward(*, input_ids: torch.Tensor, **options: Any) -> Any:
+        length = input_ids.shape[1]
+        # Stated, for a jump in the positions of a prompt begins no document.
+        ends = torch.tensor([0, length], dtype=torch.int32)
+        bounds = {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": length, "max_length_k": length}
+        return model(input_ids=input_ids, **options, **bounds)
+
+    return forward
 
 
 def _with_adapter(model: Any, adapter: Mapping[str, torch.Tensor], lora: Mapping[str, Any], *, merge: bool) -> Any:

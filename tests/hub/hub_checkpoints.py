@@ -2,6 +2,8 @@
 
 import torch
 
+from lit_long.rope.xpos import register_xpos
+
 VOCAB = 320
 NATIVE, CONTEXT = 64, 512
 ROPES = {
@@ -18,11 +20,16 @@ ROPES = {
     },
 }
 
+XPOS = {"rope_type": "xpos", "rope_theta": 500_000.0, "xpos_scale_base": 100.0}
+"""At CONTEXT tokens the fastest frequency has lost 9 bits; apart from ROPES, which plain transformers reads."""
+
 
 def llama(method="abf", *, tied=False, **changes):
     """A two-layer Llama whose weights are large enough that positions and every tensor matter to the logits."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    if method == "xpos_abf":
+        register_xpos()
     settings = {
         "vocab_size": VOCAB,
         "hidden_size": 32,
@@ -33,7 +40,7 @@ def llama(method="abf", *, tied=False, **changes):
         "max_position_embeddings": CONTEXT,
         "initializer_range": 0.3,
         "tie_word_embeddings": tied,
-        "rope_parameters": dict(ROPES[method]),
+        "rope_parameters": dict(XPOS if method == "xpos_abf" else ROPES[method]),
     }
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**(settings | changes))).eval()

@@ -103,20 +103,22 @@ def _as_text(result: "ExportResult") -> str:
     positions = result.verification["positions"]
     last = max(prompt["last_position"] for prompt in result.verification["prompts"])
     allowed = result.verification["logit_tolerance"]
+    custom_code = result.verification["custom_code"]
+    by_keys = f"by {'the formula' if custom_code else 'the keys of older readers'}"
     lines = [
         f"Exported {result.folder}: {result.parameters:,} parameters in {result.dtype}, "
         f"{result.total_bytes / 1e6:,.1f} MB of weights",
         *(f"  {name}" for name in sorted(result.files)),
         *([f"  ({len(result.resumed)} weight files were finished before)"] if result.resumed else []),
         "",
-        "Proved in a fresh process with plain transformers:",
+        f"Proved in a fresh process with {'transformers and its own code' if custom_code else 'plain transformers'}:",
         f"  logits      largest difference {worst:.2g} of the largest logit (allowed {allowed:g}), "
         f"up to position {last:,}",
         f"  positions   inv_freq differs by {positions['inv_freq_difference']:.2g}; "
-        f"by the keys of older readers {positions['inv_freq_difference_by_legacy_keys']:.2g}",
+        f"{by_keys} {positions['inv_freq_difference_by_legacy_keys']:.2g}",
         "",
         "Load it:",
-        usage_snippet(str(result.folder)),
+        usage_snippet(str(result.folder), custom_code=custom_code),
     ]
     return "\n".join(lines)
 

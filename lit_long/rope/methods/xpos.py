@@ -22,7 +22,7 @@ class XPosABF(RopeScaling):
 
     The part of frequency j in a score is multiplied by ``zeta_j^(distance / scale_base)``, which damps the oscillation
     of the fast frequencies (Llama 2 Long, section 4.1, table 5, where it brings nothing over ABF). Queries and keys are
-    scaled inside lit-long's packed attention: no serving engine knows it, so such a model cannot be exported.
+    scaled inside lit-long's packed attention: no serving engine knows it, and a release holds code of its own.
 
     Args:
         base: New RoPE base, above 1 and not below the model's own.
