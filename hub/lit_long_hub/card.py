@@ -95,6 +95,8 @@ def _front_matter(facts: CardFacts) -> dict[str, Any]:
     tags = ["long-context", "lit-long", f"rope-{facts.record['rope']['method']}"]
     if facts.record.get("lora"):
         tags.append("lora")
+    if _needs_code(facts):
+        tags.append("custom_code")
     head |= {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": tags}
     if facts.results.index:
         head["model-index"] = [{"name": _name(facts), "results": facts.results.index}]

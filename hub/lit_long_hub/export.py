@@ -20,7 +20,7 @@ from lit_long_hub.card import CardFacts, model_card
 from lit_long_hub.checkpoint import Checkpoint, read_checkpoint
 from lit_long_hub.config_files import release_config, special_ids, write_config, write_generation_config
 from lit_long_hub.convert import Progress, plan_weights, release_dtype, write_weights
-from lit_long_hub.custom_code import check_dtype, write_code
+from lit_long_hub.custom_code import check_dtype, decay_length, write_code
 from lit_long_hub.evaluation_results import EvaluationResults
 from lit_long_hub.front_matter import front_matter_problems
 from lit_long_hub.licence import find_licence
@@ -190,6 +190,7 @@ def _verify(
         vocab_size=int(architecture.config.vocab_size),
         native_length=source.native_length,
         context_length=source.context_length,
+        decay_length=decay_length(source.record["config"]),
     )
     progress("Measuring the training model", 0, 1)
     reference = measure_reference(architecture, weights, dtype=dtype, prompts=prompts)

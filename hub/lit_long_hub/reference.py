@@ -41,24 +41,30 @@ class Reference:
     """The release's dtype, which the weights were rounded to."""
 
 
-def make_prompts(*, vocab_size: int, native_length: int, context_length: int) -> list[dict[str, Any]]:
-    """Three fixed prompts of seeded random tokens.
+def make_prompts(
+    *, vocab_size: int, native_length: int, context_length: int, decay_length: int = 0
+) -> list[dict[str, Any]]:
+    """Fixed prompts of seeded random tokens.
 
     * ``short``: up to 32 tokens from position 0;
     * ``beyond_native``: up to 1,024 consecutive positions that reach past the native length;
     * ``far``: up to 64 tokens spread evenly from position 0 to the last, so that attention spans every distance.
+    * ``decay``, the third of four and only where ``decay_length`` is longer than the context: up to 64 tokens spread
+      over it, so that a decay that is slow for this context shows.
 
     Args:
         vocab_size: Ids are drawn below it.
         native_length: The base model's length in tokens.
         context_length: The extended length in tokens.
+        decay_length: Tokens over which attention scores lose half of a part (xPos), else 0.
     """
     generator = torch.Generator().manual_seed(PROMPT_SEED)
     end = min(context_length, max(native_length + _LONG_TOKENS // 2, _LONG_TOKENS))
     positions = {
         "short": range(min(_SHORT_TOKENS, context_length)),
         "beyond_native": range(max(0, end - _LONG_TOKENS), end),
-        "far": [int(x) for x in torch.linspace(0, context_length - 1, min(_FAR_TOKENS, context_length)).tolist()],
+        **({"decay": _spread(decay_length)} if decay_length > context_length else {}),
+        "far": _spread(context_length),
     }
     return [
         {
@@ -68,6 +74,10 @@ def make_prompts(*, vocab_size: int, native_length: int, context_length: int) ->
         }
         for name, where in positions.items()
     ]
+
+
+def _spread(length: int) -> list[int]:
+    return [int(x) for x in torch.linspace(0, length - 1, min(_FAR_TOKENS, length)).tolist()]
 
 
 def measure_reference(
