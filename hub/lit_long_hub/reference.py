@@ -7,7 +7,7 @@ a wrong number in a file, not a kernel's rounding.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -39,6 +39,9 @@ class Reference:
 
     dtype: torch.dtype
     """The release's dtype, which the weights were rounded to."""
+
+    losses: dict[str, torch.Tensor] = field(default_factory=dict)
+    """Prompt name to the loss of each next token in nats, float32 [T - 1]."""
 
 
 def make_prompts(
@@ -107,8 +110,9 @@ def measure_reference(
         for tensor in model.parameters():
             tensor.data = tensor.data.to(dtype).float()
     model = model.float().eval()
-    logits = measure(_scaling_by_position(model) if architecture.custom_code else model, prompts)
-    return Reference(prompts, logits, inv_freq, scaling, dtype)
+    losses: dict[str, torch.Tensor] = {}
+    logits = measure(_scaling_by_position(model) if architecture.custom_code else model, prompts, losses=losses)
+    return Reference(prompts, logits, inv_freq, scaling, dtype, losses)
 
 
 def _scaling_by_position(model: Any) -> Callable[..., Any]:
