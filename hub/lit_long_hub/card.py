@@ -120,7 +120,8 @@ def _cache_size(facts: CardFacts) -> str | None:
         return None
     size = config.get("head_dim") or config["hidden_size"] // heads
     number = 2 * layers * (config.get("num_key_value_heads") or heads) * size * _context_length(facts) * 2
-    return f"{number / 2**30:,.3g} GiB a sequence" if number >= 2**20 else f"{number / 2**10:,.3g} KiB a sequence"
+    unit, power = next(((unit, power) for unit, power in (("GiB", 30), ("MiB", 20)) if number >= 2**power), ("KiB", 10))
+    return f"{number / 2**power:,.3g} {unit} a sequence"
 
 
 def _introduction(facts: CardFacts) -> str:

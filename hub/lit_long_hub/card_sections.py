@@ -67,7 +67,8 @@ def limits(record: Mapping[str, Any], results: EvaluationResults) -> str:
     rope, training = record["rope"], record.get("training") or {}
     context, trained = int(rope["context_length"]), training.get("sequence_length")
     lines = ["## Limits", "", "| | |", "|---|---|"]
-    lines.append(f"| Positions it was trained on | up to {trained:,} |" if isinstance(trained, int) else "")
+    if isinstance(trained, int):
+        lines.append(f"| Positions it was trained on | up to {trained:,} |")
     lines.append(
         f"| Longest text it was evaluated on | {results.longest:,} tokens |"
         if results.longest
@@ -82,7 +83,7 @@ def limits(record: Mapping[str, Any], results: EvaluationResults) -> str:
     else:
         lines.append("| Short texts, against the base model | not measured |")
     lines.append("| Retrieval, question answering, instructions, safety | not measured |")
-    text = "\n".join(line for line in lines if line)
+    text = "\n".join(lines)
     if isinstance(trained, int) and trained < context:
         text += (
             f"\n\nConfigured for {context:,} tokens, but trained on sequences of {trained:,} at most: what lies "

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lit_long_hub.privacy import is_local, public_source
+from lit_long_hub.privacy import is_local
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def read_results(report: Path, checkpoint: Path) -> EvaluationResults:
     corpus = (content.get("corpus") or {}).get("name")
     if not isinstance(corpus, str) or is_local(corpus):
         corpus = "held-out documents"
-    data = {"name": corpus, "type": public_source(corpus) or "text"}
+    data = {"name": corpus, "type": corpus.replace("/", "-")}  # with a slash the Hub takes it for a dataset's id
     return EvaluationResults(
         index=[*_by_position(own[0], data), *_by_context(own[0], data)],
         longest=(content.get("windows") or {}).get("length"),

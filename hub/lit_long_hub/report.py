@@ -1,4 +1,4 @@
-"""Takes the evaluation over into the card: the tables of ``lit-long evaluate``'s report.md and the plots it shows.
+"""Takes the evaluation over into the card: the tables of ``lit-long evaluate``'s report.md and the plots beside it.
 
 Tables are taken as they are, with the heading they stand under; only local paths in them are cut to their last name.
 """
@@ -62,6 +62,10 @@ def read_report(path: str | Path, checkpoint: str | Path) -> EvaluationReport:
             blocks.append([f"![{without_paths(text)}]({PLOT_FOLDER}/{name})"])
     if not any("|" in line for block in blocks for line in block):
         raise UserError(f"{path} has no Markdown table to show in the card. Give the report.md of `lit-long evaluate`.")
+    for plot in sorted(path.parent.glob("*.png")):
+        if plot.name not in plots:
+            plots[plot.name] = plot
+            blocks.append([f"![{plot.stem.replace('_', ' ')}]({PLOT_FOLDER}/{plot.name})"])
     results = read_results(path, Path(checkpoint))
     return EvaluationReport("\n\n".join("\n".join(block) for block in blocks), plots, results)
 

@@ -121,3 +121,8 @@ def test_the_index_is_the_hubs_own_form(tmp_path):
 def test_cache_size_is_computed():
     # 2 x 2 layers x 2 heads x 8 dimensions x 512 tokens x 2 bytes
     assert "| Key-value cache at full length, 16-bit (computed) | 64 KiB a sequence |" in card()
+
+
+def test_every_section_is_a_table_of_its_own():
+    for title in ("Limits", "Data", "Stages", "Training", "Context"):
+        assert f"## {title}\n\n|" in card()

@@ -63,7 +63,7 @@ def run(args: Namespace) -> int:
 
 def _as_text(published: "Published", folder: str) -> str:
     seen = "private" if published.private else "public"
-    name = f"{published.repo_id}@{published.tag or published.commit[:12]}"
+    name = f"{published.repo_id}@{published.tag or published.commit}"
     prefix = "datasets/" if "/datasets/" in published.url else ""
     lines = [
         f"Published {folder} as {published.url} ({seen})",
