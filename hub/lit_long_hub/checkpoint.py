@@ -15,6 +15,7 @@ from lit_long.errors import UserError
 from lit_long.model.inference import CHECKPOINT_FORMAT
 from lit_long.model.shard_reader import ShardReader
 from lit_long.model.sharded_checkpoint import META, is_sharded_checkpoint, weight_names
+from lit_long_hub.plain_checkpoint import PlainModel, plain_record
 from lit_long_hub.weights import ShardedWeights, StoredWeights, WeightSource
 
 MODULE_PREFIX = "model."
@@ -65,11 +66,12 @@ class Checkpoint:
         return str(name)
 
 
-def read_checkpoint(path: str | Path) -> Checkpoint:
+def read_checkpoint(path: str | Path, plain: PlainModel | None = None) -> Checkpoint:
     """Open a checkpoint written by ``lit-long fit``, a file or a sharded folder; no weight is read yet.
 
     Args:
         path: The ``.ckpt`` file or folder.
+        plain: For a checkpoint of another LightningModule: where its config is, and which attribute the model.
 
     Raises:
         UserError: no such file, an unfinished folder, not a readable checkpoint, not one of lit-long.
@@ -85,15 +87,19 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise UserError(f"No checkpoint at {path}. Give the .ckpt file that `lit-long fit` wrote.")
     content = _load(path / META if sharded else path)
     record = content.get("lit_long") if isinstance(content, dict) else None
+    if plain is not None and record is None and isinstance(content, dict):
+        record = plain_record(plain)
     if not isinstance(record, dict) or not (sharded or isinstance(content.get("state_dict"), dict)):
         raise UserError(
             f"{path} is not a lit-long checkpoint: it lacks "
             + ("the entry 'lit_long', which LongContextModule saves." if record is None else "a 'state_dict'.")
-            + " Give a checkpoint from `lit-long fit`."
+            + " Give a checkpoint from `lit-long fit`; for one of your own LightningModule say with --config-from "
+            "where the config of its model is."
         )
     _check_record(path, record)
     step = content.get("global_step")
-    weights = _sharded(path) if sharded else _weights(path, content["state_dict"])
+    prefix = f"{plain.attribute}." if plain is not None else MODULE_PREFIX
+    weights = _sharded(path, prefix) if sharded else _weights(path, content["state_dict"], prefix)
     return Checkpoint(path, weights, record, step if isinstance(step, int) else None)
 
 
@@ -131,21 +137,29 @@ def _check_record(path: Path, record: dict[str, Any]) -> None:
         raise UserError(f"{path} is an incomplete lit-long checkpoint: {', '.join(missing)} missing. Train it again.")
 
 
-def _sharded(path: Path) -> WeightSource:
+def _sharded(path: Path, prefix: str) -> WeightSource:
     reader = ShardReader(path)
     names = weight_names(path, reader)
-    found = {name.removeprefix(MODULE_PREFIX): names[name] for name in names if name.startswith(MODULE_PREFIX)}
+    found = {name.removeprefix(prefix): names[name] for name in names if name.startswith(prefix)}
     if not found:
-        raise UserError(f"{path} holds no weights under {MODULE_PREFIX!r}: it was not saved by LongContextModule.")
+        raise _nothing_there(path, prefix, list(names))
     return ShardedWeights(reader, found)
 
 
-def _weights(path: Path, state: dict[str, Any]) -> WeightSource:
+def _weights(path: Path, state: dict[str, Any], prefix: str) -> WeightSource:
     weights = {
-        name.removeprefix(MODULE_PREFIX): value
+        name.removeprefix(prefix): value
         for name, value in state.items()
-        if name.startswith(MODULE_PREFIX) and isinstance(value, torch.Tensor)
+        if name.startswith(prefix) and isinstance(value, torch.Tensor)
     }
     if not weights:
-        raise UserError(f"{path} holds no weights under {MODULE_PREFIX!r}: it was not saved by LongContextModule.")
+        raise _nothing_there(path, prefix, list(state))
     return StoredWeights(weights)
+
+
+def _nothing_there(path: Path, prefix: str, names: list[str]) -> UserError:
+    some = ", ".join(names[:3]) or "nothing"
+    return UserError(
+        f"{path} holds no weights under {prefix!r} (it holds {some}): it was not saved by LongContextModule. For "
+        "your own module say with --module which of its attributes is the transformers model."
+    )

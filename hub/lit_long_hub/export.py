@@ -26,6 +26,7 @@ from lit_long_hub.front_matter import front_matter_problems
 from lit_long_hub.licence import find_licence
 from lit_long_hub.licence_rules import notice_text
 from lit_long_hub.output_folder import RECORD_NAME, prepare_folder, release_record
+from lit_long_hub.plain_checkpoint import PlainModel
 from lit_long_hub.privacy import hub_id
 from lit_long_hub.proof import TEXTS, VERIFICATION_NAME, ExportMismatchError, prove, withdraw
 from lit_long_hub.reference import make_prompts, measure_reference
@@ -75,6 +76,7 @@ def export_checkpoint(
     report: str | Path | None = None,
     languages: Sequence[str] = (),
     datasets: Sequence[str] = (),
+    plain: PlainModel | None = None,
     verify: bool = True,
     progress: Progress | None = None,
 ) -> ExportResult:
@@ -93,6 +95,7 @@ def export_checkpoint(
         report: ``report.md`` of ``lit-long evaluate``, whose tables and plots go into the card.
         languages: ISO 639 codes for the card, such as ``en``.
         datasets: Hub ids of the data for the card.
+        plain: For a checkpoint of another LightningModule than lit-long's: where its config is.
         verify: Whether to prove the folder. Without a proof there is no verification.json and the card is silent on it.
         progress: Called with a text, the steps done and the steps in all.
 
@@ -107,7 +110,7 @@ def export_checkpoint(
     output = Path(output)
     if problems := front_matter_problems({"language": list(languages), "datasets": list(datasets)}):
         raise UserError(f"For the card: {'; '.join(problems)}.")
-    source = read_checkpoint(checkpoint)
+    source = read_checkpoint(checkpoint, plain)
     architecture = read_architecture(source.record["config"])
     base, revision = source.base_model(base_model)
     weights = open_weights(source, architecture, base=base, revision=revision)

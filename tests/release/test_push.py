@@ -259,3 +259,20 @@ def test_bad_repository_ids(release, name):
 def test_proof_names_its_files(release):
     named = json.loads((release / "verification.json").read_text())["files"]
     assert {"config.json", "tokenizer.json", "model.safetensors.index.json"} <= named.keys()
+
+
+def test_own_code_is_published_and_stays_away_unless_asked_for(hub, tmp_path, small_tokenizer):
+    from release_folder import export
+
+    from lit_long_hub import pull_release
+    from lit_long_hub.context_facts import context_facts, facts_text
+
+    folder = export(tmp_path / "xpos", small_tokenizer, method="xpos_abf")
+    push(folder, hub)
+    plain = pull_release(REPO, tmp_path / "plain", endpoint=hub.url, token="hf_writer")
+    assert set(plain.refused) == {"configuration_xpos_llama.py", "modeling_xpos_llama.py"}
+    text = facts_text(plain.folder, context_facts(plain.folder))
+    assert "trust_remote_code=True" in text
+    assert "vllm" not in text
+    whole = pull_release(REPO, tmp_path / "whole", allow=("*.py",), endpoint=hub.url, token="hf_writer")
+    assert contents(whole.folder) == contents(folder)

@@ -38,6 +38,20 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--base-model", metavar="MODEL", help="Hub id or folder (default: what the checkpoint says)")
     parser.add_argument("--tokenizer", metavar="MODEL", help="Hub id or folder (default: what the checkpoint says)")
+    parser.add_argument(
+        "--config-from",
+        metavar="MODEL",
+        help="for a checkpoint of your own LightningModule: folder or Hub id with the config that was trained",
+    )
+    parser.add_argument(
+        "--module",
+        default="model",
+        metavar="NAME",
+        help="its attribute that is the transformers model (default: model)",
+    )
+    parser.add_argument(
+        "--native-length", type=int, metavar="N", help="its base model's context (default: the config's own length)"
+    )
     parser.add_argument("--report", metavar="FILE", help="report.md of `lit-long evaluate`, shown in the card")
     parser.add_argument(
         "--language", action="append", default=[], metavar="CODE", help="ISO 639 code for the card (repeatable)"
@@ -60,8 +74,12 @@ def run(args: Namespace) -> int:
     from transformers.utils.logging import disable_progress_bar
 
     from lit_long_hub.export import export_checkpoint
+    from lit_long_hub.plain_checkpoint import PlainModel
     from lit_long_hub.proof import ExportMismatchError
 
+    plain = None
+    if args.config_from is not None:
+        plain = PlainModel(args.config_from, args.module, args.native_length)
     disable_progress_bar()  # transformers' own, which would come between ours
     try:
         with _progress() as progress:
@@ -74,6 +92,7 @@ def run(args: Namespace) -> int:
                 base_model=args.base_model,
                 tokenizer=args.tokenizer,
                 report=args.report,
+                plain=plain,
                 languages=args.language,
                 datasets=args.dataset,
                 progress=progress,
