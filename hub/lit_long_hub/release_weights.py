@@ -2,7 +2,8 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,6 +37,9 @@ class ReleaseWeights:
     lora: Mapping[str, Any] | None = None
     """The adapter's config."""
 
+    base_files: list[Path] = field(default_factory=list)
+    """The base model's weight files, with LoRA."""
+
 
 def open_weights(
     source: Checkpoint, architecture: Architecture, *, base: str | None, revision: str | None
@@ -63,7 +67,9 @@ def open_weights(
     start = safetensors_of(base, revision)
     names = match_names(architecture, start.specs(), source=f"the base model {base}")
     merged = MergedWeights(base=start, base_names=names, adapter=source.weights, lora=lora, architecture=architecture)
-    return ReleaseWeights(merged, {name: name for name in names}, start, names, adapter=source.weights, lora=lora)
+    return ReleaseWeights(
+        merged, {name: name for name in names}, start, names, source.weights, lora, base_files=start.files
+    )
 
 
 def _check_ties(source: Checkpoint, architecture: Architecture) -> None:

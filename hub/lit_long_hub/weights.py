@@ -102,6 +102,7 @@ class SafetensorsWeights:
     def __init__(self, files: list[Path]) -> None:
         from safetensors import SafetensorError, safe_open
 
+        self.files = files
         self._handles = {}
         for path in files:
             try:
