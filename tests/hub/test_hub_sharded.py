@@ -184,3 +184,47 @@ def test_files_of_another_checkpoint_or_dtype_are_not_taken_over(tmp_path, shard
         other.model.embed_tokens.weight.add_(1)
     path = save_sharded(tmp_path / "other.ckpt", other, tokenizer=tokenizer_folder)
     assert not export_checkpoint(path, out, max_shard_size="20KB").resumed
+
+
+def test_nothing_is_taken_over_from_an_export_that_proved_wrong(tmp_path, sharded, monkeypatch):
+    import lit_long_hub.export as export
+    from lit_long_hub.proof import ExportMismatchError
+
+    def wrong(*args, **kwargs):
+        raise ExportMismatchError("not the same")
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(export, "prove", wrong)
+        with pytest.raises(ExportMismatchError):
+            export_checkpoint(sharded, out, max_shard_size="20KB")
+    assert list(out.glob("model-*.safetensors"))
+    assert not export_checkpoint(sharded, out, max_shard_size="20KB", verify=False).resumed
+
+
+def test_files_merged_with_another_base_are_not_taken_over(tmp_path, make_checkpoint, monkeypatch):
+    peft = pytest.importorskip("peft")
+    import lit_long_hub.export as export
+
+    base, folder, out = llama(), tmp_path / "base", tmp_path / "out"
+    base.save_pretrained(folder)
+    wrapped = peft.get_peft_model(base, peft.LoraConfig(r=4, lora_alpha=6, target_modules=["q_proj"]))
+    state = {name: value.detach() for name, value in wrapped.named_parameters() if value.requires_grad}
+    lora = {"r": 4, "lora_alpha": 6, "target_modules": ["q_proj"], "peft_type": "LORA"}
+    path = make_checkpoint(base, state=state, lora=lora, base_model=str(folder))
+
+    def cut_off(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    def attempt():
+        with monkeypatch.context() as patch:
+            patch.setattr(export, "write_config", cut_off)
+            with pytest.raises(KeyboardInterrupt):
+                export_checkpoint(path, out, max_shard_size="20KB")
+
+    attempt()
+    number = len(list(out.glob("model-*.safetensors")))
+    os.utime(folder / "model.safetensors")
+    assert not export_checkpoint(path, out, max_shard_size="20KB", verify=False).resumed
+    attempt()
+    assert len(export_checkpoint(path, out, max_shard_size="20KB", verify=False).resumed) == number
