@@ -6,11 +6,13 @@ data sources are named only where they are public.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
+from lit_long_hub.card_sections import data_mix, limits, stages
+from lit_long_hub.evaluation_results import EvaluationResults
 from lit_long_hub.privacy import is_local, public_source
 
 _METHODS = {
@@ -49,6 +51,15 @@ class CardFacts:
     evaluation: str | None
     """Markdown of the evaluation report, None where there is none."""
 
+    results: EvaluationResults = field(default_factory=EvaluationResults)
+    """The report's numbers of this model."""
+
+    languages: tuple[str, ...] = ()
+    """ISO 639 codes, as the user gave them."""
+
+    datasets: tuple[str, ...] = ()
+    """Hub ids of the data, as the user gave them."""
+
 
 def model_card(facts: CardFacts) -> str:
     """The text of README.md.
@@ -62,7 +73,10 @@ def model_card(facts: CardFacts) -> str:
         _context(facts),
         _usage(facts),
         _training(facts),
+        data_mix(facts.record.get("training") or {}),
+        stages(facts.record.get("training") or {}),
         f"## Evaluation\n\n{facts.evaluation}" if facts.evaluation else "",
+        limits(facts.record, facts.results),
         _verification(facts.verification),
         _versions(facts),
     ]
@@ -74,22 +88,50 @@ def _front_matter(facts: CardFacts) -> dict[str, Any]:
     head: dict[str, Any] = dict(facts.licence)
     if facts.base_model:
         head |= {"base_model": facts.base_model, "base_model_relation": "finetune"}
+    if facts.languages:
+        head["language"] = list(facts.languages)
+    if facts.datasets:
+        head["datasets"] = list(facts.datasets)
     tags = ["long-context", "lit-long", f"rope-{facts.record['rope']['method']}"]
     if facts.record.get("lora"):
         tags.append("lora")
-    return head | {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": tags}
+    if _needs_code(facts):
+        tags.append("custom_code")
+    head |= {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": tags}
+    if facts.results.index:
+        head["model-index"] = [{"name": _name(facts), "results": facts.results.index}]
+    return head
+
+
+def _name(facts: CardFacts) -> str:
+    base = facts.base_model.rpartition("/")[2] if facts.base_model else None
+    return f"{base or 'Language model (' + facts.config['model_type'] + ')'}, {_context_length(facts):,} tokens"
+
+
+def _context_length(facts: CardFacts) -> int:
+    return int(facts.record["rope"]["context_length"])
+
+
+def _cache_size(facts: CardFacts) -> str | None:
+    """Keys and values of one sequence at full length: 2 x layers x heads x head size x tokens x 2 bytes."""
+    config = facts.config
+    heads, layers = config.get("num_attention_heads"), config.get("num_hidden_layers")
+    if not heads or not layers or not config.get("hidden_size"):
+        return None
+    size = config.get("head_dim") or config["hidden_size"] // heads
+    number = 2 * layers * (config.get("num_key_value_heads") or heads) * size * _context_length(facts) * 2
+    return f"{number / 2**30:,.3g} GiB a sequence" if number >= 2**20 else f"{number / 2**10:,.3g} KiB a sequence"
 
 
 def _introduction(facts: CardFacts) -> str:
     rope = facts.record["rope"]
-    name = facts.base_model.rpartition("/")[2] if facts.base_model else f"Language model ({facts.config['model_type']})"
     base = f"`{facts.base_model}`" if facts.base_model else "A decoder"
     native, extended = rope["native_length"], rope["context_length"]
     how = f"trained at a context of {native:,} tokens"
     if extended > native:
         how = f"with its context extended from {native:,} to {extended:,} tokens by continual pretraining"
     lines = [
-        f"# {name}, {rope['context_length']:,} tokens",
+        f"# {_name(facts)}",
         "",
         f"{base} {how} with lit-long; {facts.parameters:,} parameters.",
     ]
@@ -128,6 +170,7 @@ def _context(facts: CardFacts) -> str:
         ("Trained at sequence length", _tokens(training.get("sequence_length"))),
         ("Position method", _METHODS.get(rope["method"], rope["method"])),
         ("RoPE base of the base model", _plain(rope.get("native_base"))),
+        ("Key-value cache at full length, 16-bit (computed)", _cache_size(facts)),
     ]
     literal = json.dumps(facts.config["rope_parameters"], indent=2)
     return (

@@ -4,6 +4,7 @@ The code stands ready in ``templates/``, needs torch and transformers alone, and
 not know: what cannot run the code stops, where a stock type would load and leave the scaling out.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -83,6 +84,16 @@ def custom_code(config: Mapping[str, Any]) -> CustomCode | None:
         if (place.get("partial_rotary_factor") or 1.0) != 1.0:
             raise UserError("A model that rotates a part of each head and was trained with xPos cannot be exported.")
     return _BY_MODEL_TYPE[model_type]
+
+
+def decay_length(config: Mapping[str, Any]) -> int:
+    """Tokens over which the fastest frequency's part of a score halves under xPos; 0 without xPos.
+
+    Args:
+        config: ``config.to_dict()`` of the trained model.
+    """
+    rope = config.get("rope_parameters") or {}
+    return math.ceil(rope[SCALE_BASE_KEY] / math.log2(1.4 / 0.4)) if rope.get("rope_type") == XPOS else 0
 
 
 def check_dtype(code: CustomCode | None, dtype: torch.dtype) -> None:

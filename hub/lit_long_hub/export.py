@@ -4,7 +4,7 @@ The order matters: whatever can be refused is refused before the output is touch
 loadable, comes after weights and tokenizer; README.md comes after the proof. Any failure takes config.json away again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,9 @@ from lit_long_hub.card import CardFacts, model_card
 from lit_long_hub.checkpoint import Checkpoint, read_checkpoint
 from lit_long_hub.config_files import release_config, special_ids, write_config, write_generation_config
 from lit_long_hub.convert import Progress, plan_weights, release_dtype, write_weights
-from lit_long_hub.custom_code import check_dtype, write_code
+from lit_long_hub.custom_code import check_dtype, decay_length, write_code
+from lit_long_hub.evaluation_results import EvaluationResults
+from lit_long_hub.front_matter import front_matter_problems
 from lit_long_hub.licence import find_licence
 from lit_long_hub.licence_rules import notice_text
 from lit_long_hub.output_folder import RECORD_NAME, prepare_folder, release_record
@@ -71,6 +73,8 @@ def export_checkpoint(
     base_model: str | None = None,
     tokenizer: str | None = None,
     report: str | Path | None = None,
+    languages: Sequence[str] = (),
+    datasets: Sequence[str] = (),
     verify: bool = True,
     progress: Progress | None = None,
 ) -> ExportResult:
@@ -87,6 +91,8 @@ def export_checkpoint(
         base_model: Hub id or folder of the base model, where the checkpoint's own is gone or private.
         tokenizer: Hub id or folder of the tokenizer, likewise.
         report: ``report.md`` of ``lit-long evaluate``, whose tables and plots go into the card.
+        languages: ISO 639 codes for the card, such as ``en``.
+        datasets: Hub ids of the data for the card.
         verify: Whether to prove the folder. Without a proof there is no verification.json and the card is silent on it.
         progress: Called with a text, the steps done and the steps in all.
 
@@ -99,6 +105,8 @@ def export_checkpoint(
     """
     progress = progress or (lambda text, done, total: None)
     output = Path(output)
+    if problems := front_matter_problems({"language": list(languages), "datasets": list(datasets)}):
+        raise UserError(f"For the card: {'; '.join(problems)}.")
     source = read_checkpoint(checkpoint)
     architecture = read_architecture(source.record["config"])
     base, revision = source.base_model(base_model)
@@ -111,7 +119,7 @@ def export_checkpoint(
     )
     check_dtype(architecture.custom_code, plan.dtype)
     licence = find_licence(license, cached_folder(base, revision))
-    evaluation = read_report(report) if report is not None else None
+    evaluation = read_report(report, source.path) if report is not None else None
     words = find_tokenizer(
         source.tokenizer(tokenizer),
         vocab_size=int(architecture.config.vocab_size),
@@ -151,6 +159,9 @@ def export_checkpoint(
             licence=licence.entries,
             verification=verification,
             evaluation=evaluation.markdown if evaluation else None,
+            results=evaluation.results if evaluation else EvaluationResults(),
+            languages=tuple(languages),
+            datasets=tuple(datasets),
         )
         write_text(output / "README.md", model_card(facts))
         end_record(output)
@@ -179,6 +190,7 @@ def _verify(
         vocab_size=int(architecture.config.vocab_size),
         native_length=source.native_length,
         context_length=source.context_length,
+        decay_length=decay_length(source.record["config"]),
     )
     progress("Measuring the training model", 0, 1)
     reference = measure_reference(architecture, weights, dtype=dtype, prompts=prompts)

@@ -134,6 +134,7 @@ def prove(
                 f"logits of prompt {prompt['name']!r} differ by {relative:.3g} of the largest logit, "
                 f"allowed is {LOGIT_TOLERANCE:g}"
             )
+    by_position = _compare_losses(reference, reading.get("losses", {}), problems)
     positions = _compare_positions(folder, reference, reading, problems)
     context_length = reference.prompts[-1]["position_ids"][-1] + 1
     if reading["context_length"] != context_length:
@@ -158,6 +159,7 @@ def prove(
         "prompts": prompts,
         "prompt_seed": PROMPT_SEED,
         "prompt_sha256": hashlib.sha256(json.dumps(reference.prompts).encode()).hexdigest(),
+        "loss_by_position": by_position,
         "positions": positions,
         "tokenizer_size": reading["tokenizer"]["size"],
         "versions": reading["versions"],
@@ -187,6 +189,43 @@ def _compare_logits(prompt: Mapping[str, Any], expected: torch.Tensor, got: torc
         "relative_difference": _number(relative),
         "same_top_token": float((expected.argmax(-1) == got.argmax(-1)).float().mean()) if same_shape else 0.0,
     }
+
+
+def _compare_losses(
+    reference: Reference, losses: Mapping[str, torch.Tensor], problems: list[str]
+) -> list[dict[str, Any]]:
+    """Mean loss of each quarter of the prompt that reaches past the native length, in both models."""
+    prompt = next((prompt for prompt in reference.prompts if prompt["name"] == "beyond_native"), None)
+    if prompt is None or prompt["name"] not in reference.losses:
+        return []
+    expected, got = reference.losses[prompt["name"]], losses.get(prompt["name"])
+    if got is None or got.shape != expected.shape:
+        problems.append("the loss by position could not be measured")
+        return []
+    # A loss is a logit less a log-sum-exp of logits, so it may be off by twice what a logit may.
+    allowed = 2 * LOGIT_TOLERANCE * reference.logits[prompt["name"]].abs().max().item()
+    rows = []
+    quarter = max(1, math.ceil(len(expected) / 4))
+    for ours, theirs, where in zip(
+        expected.split(quarter),
+        got.split(quarter),
+        torch.tensor(prompt["position_ids"][1:]).split(quarter),
+        strict=True,
+    ):
+        difference = (ours - theirs).abs().max().item()
+        first, last = int(where[0]), int(where[-1])
+        rows.append(
+            {
+                "first_position": first,
+                "last_position": last,
+                "training_model": _number(ours.mean().item()),
+                "release": _number(theirs.mean().item()),
+                "max_abs_difference": _number(difference),
+            }
+        )
+        if not difference <= allowed:
+            problems.append(f"the loss at positions {first} to {last} differs by {difference:.3g} nats")
+    return rows
 
 
 def _compare_positions(

@@ -16,12 +16,15 @@ KEPT_POSITIONS = 64
 """Logits are compared at the last so many positions of a prompt, each of which has seen all earlier ones."""
 
 
-def measure(model: Any, prompts: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+def measure(
+    model: Any, prompts: list[dict[str, Any]], *, losses: dict[str, torch.Tensor] | None = None
+) -> dict[str, torch.Tensor]:
     """Logits of a model on prompts, in the dtype of its weights, on the CPU.
 
     Args:
         model: A causal LM.
         prompts: Each with ``name``, ``input_ids`` and ``position_ids`` (lists of T integers).
+        losses: Filled, if given: prompt name to the loss of each next token in nats, float32 [T - 1].
 
     Returns:
         Prompt name to float32 [min(T, 64), V].
@@ -38,6 +41,9 @@ def measure(model: Any, prompts: list[dict[str, Any]]) -> dict[str, torch.Tensor
                 use_cache=False,
             )
             logits[prompt["name"]] = output.logits[0, -KEPT_POSITIONS:].float().contiguous()
+            if losses is not None:
+                scores = output.logits[0, :-1].float()
+                losses[prompt["name"]] = torch.nn.functional.cross_entropy(scores, ids[0, 1:], reduction="none")
     return logits
 
 
@@ -102,8 +108,10 @@ def read_folder(
     dtypes = sorted({str(value.dtype).removeprefix("torch.") for value in model.parameters()})
     inv_freq, scaling, held_in = rotary(model)
     model = model.float().eval()
+    losses: dict[str, torch.Tensor] = {}
     return {
-        "logits": measure(model, prompts),
+        "logits": measure(model, prompts, losses=losses),
+        "losses": losses,
         "inv_freq": inv_freq,
         "attention_scaling": scaling,
         "inv_freq_dtype": held_in,

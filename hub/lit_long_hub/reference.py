@@ -7,7 +7,7 @@ a wrong number in a file, not a kernel's rounding.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -40,25 +40,34 @@ class Reference:
     dtype: torch.dtype
     """The release's dtype, which the weights were rounded to."""
 
+    losses: dict[str, torch.Tensor] = field(default_factory=dict)
+    """Prompt name to the loss of each next token in nats, float32 [T - 1]."""
 
-def make_prompts(*, vocab_size: int, native_length: int, context_length: int) -> list[dict[str, Any]]:
-    """Three fixed prompts of seeded random tokens.
+
+def make_prompts(
+    *, vocab_size: int, native_length: int, context_length: int, decay_length: int = 0
+) -> list[dict[str, Any]]:
+    """Fixed prompts of seeded random tokens.
 
     * ``short``: up to 32 tokens from position 0;
     * ``beyond_native``: up to 1,024 consecutive positions that reach past the native length;
     * ``far``: up to 64 tokens spread evenly from position 0 to the last, so that attention spans every distance.
+    * ``decay``, the third of four and only where ``decay_length`` is longer than the context: up to 64 tokens spread
+      over it, so that a decay that is slow for this context shows.
 
     Args:
         vocab_size: Ids are drawn below it.
         native_length: The base model's length in tokens.
         context_length: The extended length in tokens.
+        decay_length: Tokens over which attention scores lose half of a part (xPos), else 0.
     """
     generator = torch.Generator().manual_seed(PROMPT_SEED)
     end = min(context_length, max(native_length + _LONG_TOKENS // 2, _LONG_TOKENS))
     positions = {
         "short": range(min(_SHORT_TOKENS, context_length)),
         "beyond_native": range(max(0, end - _LONG_TOKENS), end),
-        "far": [int(x) for x in torch.linspace(0, context_length - 1, min(_FAR_TOKENS, context_length)).tolist()],
+        **({"decay": _spread(decay_length)} if decay_length > context_length else {}),
+        "far": _spread(context_length),
     }
     return [
         {
@@ -68,6 +77,10 @@ def make_prompts(*, vocab_size: int, native_length: int, context_length: int) ->
         }
         for name, where in positions.items()
     ]
+
+
+def _spread(length: int) -> list[int]:
+    return [int(x) for x in torch.linspace(0, length - 1, min(_FAR_TOKENS, length)).tolist()]
 
 
 def measure_reference(
@@ -100,8 +113,9 @@ def measure_reference(
         for tensor in model.parameters():
             tensor.data = tensor.data.to(dtype).float()
     model = model.float().eval()
-    logits = measure(_scaling_by_position(model) if architecture.custom_code else model, prompts)
-    return Reference(prompts, logits, inv_freq, scaling, dtype)
+    losses: dict[str, torch.Tensor] = {}
+    logits = measure(_scaling_by_position(model) if architecture.custom_code else model, prompts, losses=losses)
+    return Reference(prompts, logits, inv_freq, scaling, dtype, losses)
 
 
 def _scaling_by_position(model: Any) -> Callable[..., Any]:

@@ -4,11 +4,12 @@ Tables are taken as they are, with the heading they stand under; only local path
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lit_long.errors import UserError
 from lit_long_hub.atomic_file import copy_file
+from lit_long_hub.evaluation_results import EvaluationResults, read_results
 from lit_long_hub.privacy import without_paths
 
 PLOT_FOLDER = "evaluation"
@@ -26,12 +27,16 @@ class EvaluationReport:
     plots: dict[str, Path]
     """Name of every plot in the release's ``evaluation`` folder, and the file it is copied from."""
 
+    results: EvaluationResults = field(default_factory=EvaluationResults)
+    """The numbers of the model that is exported, from report.json."""
 
-def read_report(path: str | Path) -> EvaluationReport:
+
+def read_report(path: str | Path, checkpoint: str | Path) -> EvaluationReport:
     """Take tables and plots out of a Markdown report.
 
     Args:
         path: The ``report.md`` that ``lit-long evaluate`` wrote.
+        checkpoint: What is exported: report.json, beside report.md, has its numbers.
 
     Raises:
         UserError: No such file, a file without tables, or a plot that is missing or lies outside the report's folder.
@@ -57,7 +62,8 @@ def read_report(path: str | Path) -> EvaluationReport:
             blocks.append([f"![{without_paths(text)}]({PLOT_FOLDER}/{name})"])
     if not any("|" in line for block in blocks for line in block):
         raise UserError(f"{path} has no Markdown table to show in the card. Give the report.md of `lit-long evaluate`.")
-    return EvaluationReport("\n\n".join("\n".join(block) for block in blocks), plots)
+    results = read_results(path, Path(checkpoint))
+    return EvaluationReport("\n\n".join("\n".join(block) for block in blocks), plots, results)
 
 
 def _plot(folder: Path, target: str) -> Path:

@@ -290,6 +290,21 @@ class PretrainData(LightningDataModule):
             after += imbalance(costs, dealing.deal(self.plan, step))
         return before / steps, after / steps
 
+    def _mix(self) -> list[dict[str, Any]]:
+        """Asked and trained tokens of each source until now."""
+        trained = [int(row.sum()) for row in self.counts.tokens] if self.counts is not None else [0] * len(self.parts)
+        corpora: list[Any] = [part.documents.corpus for part in self.parts]
+        return [
+            {
+                "source": part.label,
+                "share": float(part.share),
+                "available": int(part.documents.tokens),
+                "trained": done,
+                "license": corpus.info.get("license"),
+            }
+            for part, corpus, done in zip(self.parts, corpora, trained, strict=True)
+        ]
+
     def describe(self) -> dict[str, Any]:
         """Plain facts about the data for the checkpoint and the model card."""
         corpora: dict[str, Any] = {str(p.documents.corpus.path): p.documents.corpus for p in self.parts}
@@ -303,6 +318,7 @@ class PretrainData(LightningDataModule):
             "document_mask": self.document_mask,
             "stages": [[span.first_step, span.sequence_length] for span in self.spans],
             "mixture": {part.label: part.share for part in self.parts},
+            "mix": self._mix(),
             "data": {
                 "name": ", ".join(sorted({c.name for c in corpora.values()})),
                 "tokens": sum(part.documents.tokens for part in self.parts),

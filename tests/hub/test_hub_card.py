@@ -127,7 +127,7 @@ def test_tables_and_plots_of_a_report_go_into_the_card(tmp_path):
         "| model | loss |\n|---|---|\n| /srv/alice/abf | 2.5 |\n"
         "\n![Loss](loss.png)\n\n| second | table |\n|---|---|\n| 1 | 2 |"
     )
-    report = read_report(home / "report.md")
+    report = read_report(home / "report.md", home / "run.ckpt")
     assert report.markdown == (
         "### Loss by position\n\n| model | loss |\n|---|---|\n| abf | 2.5 |\n\n![Loss](evaluation/loss.png)\n\n"
         "| second | table |\n|---|---|\n| 1 | 2 |"
@@ -140,13 +140,13 @@ def test_tables_and_plots_of_a_report_go_into_the_card(tmp_path):
 def test_bad_reports_are_refused(tmp_path):
     report = tmp_path / "r" / "report.md"
     with pytest.raises(UserError, match="No report"):
-        read_report(report)
+        read_report(report, report)
     report.parent.mkdir()
     report.write_text("no table")
     with pytest.raises(UserError, match="no Markdown table"):
-        read_report(report)
+        read_report(report, report)
     (tmp_path / "secret.png").write_bytes(b"x")
     for target in ("../secret.png", "gone.png"):
         report.write_text(f"| a |\n|---|\n![x]({target})")
         with pytest.raises(UserError, match="not a file in"):
-            read_report(report)
+            read_report(report, report)

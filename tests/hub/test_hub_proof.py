@@ -166,3 +166,13 @@ def test_jumps_in_the_positions_are_not_read_as_packed_documents():
     changed = far | {"input_ids": [(far["input_ids"][0] + 1) % VOCAB, *far["input_ids"][1:]]}
     last = [proof_reader.measure(model, [prompt])["far"][-1] for prompt in (far, changed)]
     assert not torch.equal(last[0], last[1])
+
+
+def test_the_loss_by_position_is_compared_and_kept(make_checkpoint, tmp_path):
+    result = export_checkpoint(make_checkpoint(llama("abf")), tmp_path / "out")
+    rows = result.verification["loss_by_position"]
+    assert [rows[0]["first_position"], rows[-1]["last_position"]] == [1, 511]
+    assert len(rows) == 4
+    for row in rows:
+        assert abs(row["training_model"] - row["release"]) < 1e-4
+        assert row["training_model"] > 1

@@ -39,6 +39,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--base-model", metavar="MODEL", help="Hub id or folder (default: what the checkpoint says)")
     parser.add_argument("--tokenizer", metavar="MODEL", help="Hub id or folder (default: what the checkpoint says)")
     parser.add_argument("--report", metavar="FILE", help="report.md of `lit-long evaluate`, shown in the card")
+    parser.add_argument(
+        "--language", action="append", default=[], metavar="CODE", help="ISO 639 code for the card (repeatable)"
+    )
+    parser.add_argument(
+        "--dataset", action="append", default=[], metavar="ID", help="Hub id of the data for the card (repeatable)"
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -68,6 +74,8 @@ def run(args: Namespace) -> int:
                 base_model=args.base_model,
                 tokenizer=args.tokenizer,
                 report=args.report,
+                languages=args.language,
+                datasets=args.dataset,
                 progress=progress,
             )
     except ExportMismatchError as error:
