@@ -2,8 +2,9 @@
 
 Memory is sampled four times a second (unless told otherwise) from ``/proc/PID/smaps_rollup`` (Linux), over every
 process of the command's session, so that workers count wherever they hang. *Own* memory (anonymous and shared pages) is
-what must be there; *with files* adds mapped files, which the system takes back when it wants memory. Both are proportional set sizes:
-a page that several processes share counts once. A peak shorter than the time between two samples may be missed.
+what must be there; *with files* adds mapped files, which the system takes back when it wants memory. Both are
+proportional set sizes: a page that several processes share counts once. A peak shorter than the time between two
+samples may be missed.
 """
 
 import json
