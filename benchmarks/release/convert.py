@@ -140,10 +140,10 @@ def report(data):
             "",
             f"A sharded checkpoint of {sizes['checkpoint'] / 1e9:.2f} GB: {sizes['weights'] / 1e9:.2f} GB of bfloat16 "
             "weights (largest tensor 262 MB) and float32 optimizer states. Memory is the process's own peak above what "
-            f"imports take ({data['base_mib']:,.0f} MiB), sampled 50 times a second. MB/s counts the weights' bytes, from "
-            "files that are in no cache of the system until the new ones are on disk. lit-long writes safetensors shards "
-            "of 500 MB, the consolidations one pickle with the optimizer in it (they have no option to leave it out), cp "
-            "the weights' bytes alone: a bound, not a peer.",
+            f"imports take ({data['base_mib']:,.0f} MiB), sampled 50 times a second. MB/s counts the weights' bytes, "
+            "from files that are in no cache of the system until the new ones are on disk. lit-long writes safetensors "
+            "shards of 500 MB, the consolidations one pickle with the optimizer in it (they have no option to leave it "
+            "out), cp the weights' bytes alone: a bound, not a peer.",
             "",
             "| way | memory, MiB | seconds (least to most) | MB/s |",
             "|---|---|---|---|",
