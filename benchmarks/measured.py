@@ -1,9 +1,10 @@
 """One measurement: a command in a process of its own, its result, and the memory of all its processes.
 
-Memory is sampled four times a second from ``/proc/PID/smaps_rollup`` (Linux), over every process of the command's
-session, so that workers count wherever they hang. *Own* memory (anonymous and shared pages) is what must be there;
-*with files* adds mapped files, which the system takes back when it wants memory. Both are proportional set sizes:
-a page that several processes share counts once. A peak shorter than a quarter of a second may be missed.
+Memory is sampled four times a second (unless told otherwise) from ``/proc/PID/smaps_rollup`` (Linux), over every
+process of the command's session, so that workers count wherever they hang. *Own* memory (anonymous and shared pages) is
+what must be there; *with files* adds mapped files, which the system takes back when it wants memory. Both are
+proportional set sizes: a page that several processes share counts once. A peak shorter than the time between two
+samples may be missed.
 """
 
 import json
@@ -25,14 +26,15 @@ _OWN, _ALL = ("Pss_Anon", "Pss_Shmem"), ("Pss",)
 class MemoryPeak:
     """Peak memory of a session in MiB: ``own``, ``with_files`` and ``processes`` at once."""
 
-    def __init__(self, session):
-        self.session, self.own, self.with_files, self.processes = session, 0.0, 0.0, 0
+    def __init__(self, session, every=SAMPLE_SECONDS):
+        self.session, self.every = session, every
+        self.own, self.with_files, self.processes = 0.0, 0.0, 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self):
-        while not self._stop.wait(SAMPLE_SECONDS):
+        while not self._stop.wait(self.every):
             found = [memory for pid in _session_members(self.session) if (memory := proportional_memory(pid))]
             self.own = max(self.own, sum(own for own, _ in found))
             self.with_files = max(self.with_files, sum(everything for _, everything in found))
@@ -66,11 +68,12 @@ def proportional_memory(pid):
     return tuple(sum(sizes.get(key, 0) for key in keys) / 1024 for keys in (_OWN, _ALL))
 
 
-def run_alone(script, arguments, *, environment=None, seconds=None):
+def run_alone(script, arguments, *, environment=None, seconds=None, every=SAMPLE_SECONDS):
     """Run ``python SCRIPT ARGUMENTS --result FILE`` and return its JSON, with ``wall``, ``cpu`` and ``memory``.
 
     ``wall`` and ``cpu`` are seconds, ``memory`` is what ``MemoryPeak`` found, in MiB. What fails comes back as
     ``{"error": last line}``: a benchmark of several goes on without it. ``seconds``: it is killed after so many.
+    ``every``: seconds between two samples of memory.
     """
     with tempfile.TemporaryDirectory() as folder:
         result, log = Path(folder) / "result.json", Path(folder) / "log"
@@ -85,7 +88,7 @@ def run_alone(script, arguments, *, environment=None, seconds=None):
                 start_new_session=True,
                 env=os.environ | (environment or {}),
             )
-            peak = MemoryPeak(process.pid)
+            peak = MemoryPeak(process.pid, every)
             alarm = threading.Timer(seconds, process.kill) if seconds else None
             if alarm is not None:
                 alarm.start()

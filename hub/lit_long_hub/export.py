@@ -85,7 +85,7 @@ def export_checkpoint(
     A model that was trained with xPos needs code that the folder then holds (``trust_remote_code=True``).
 
     Args:
-        checkpoint: A single-file checkpoint of ``LongContextModule``.
+        checkpoint: A checkpoint of ``LongContextModule``, a file or a sharded folder.
         output: Folder to write: new, empty or an earlier export, which is replaced.
         dtype: ``float32``, ``bfloat16`` or ``float16``; None keeps the checkpoint's (float32 where LoRA is merged).
         max_shard_size: Largest weight file, in bytes or as text such as ``5GB``.
@@ -132,7 +132,7 @@ def export_checkpoint(
     config = release_config(architecture, context_length=source.context_length, dtype=plan.dtype, token_ids=token_ids)
     places = [Path(place) for place in (base, words.source) if place and Path(place).is_dir()]
 
-    key = export_key(source, plan, base=base, revision=revision)
+    key = export_key(source, plan, base_files=weights.base_files)
     finished = finished_files(output, plan, key)
     with _disk_errors(output):
         prepare_folder(output, inputs=[source.path, *places], needed=plan.bytes_without(finished), keep=finished)
@@ -210,6 +210,7 @@ def _verify(
     except ExportMismatchError as error:
         if error.verification is not None:
             write_json(output / VERIFICATION_NAME, error.verification)
+        end_record(output)  # whatever is wrong with the files, none of them is taken over
         raise
     # The proof is of these bytes: `lit-long push` publishes no others under it.
     verification["files"] = hashes_of(output, files)

@@ -7,7 +7,7 @@ whose initialisation changed the base weights, are refused.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -23,6 +23,9 @@ _FREE = {
     "init_lora_weights", "layers_to_transform", "layers_pattern", "rank_pattern", "inference_mode", "peft_type",
     "base_model_name_or_path", "revision", "task_type", "auto_mapping", "peft_version", "runtime_config",
 }  # fmt: skip
+_PIECE = 4 * 2**20
+"""Elements that are merged at a time: 16 MiB as float32, of which there are three."""
+
 _PLAIN_STARTS = (True, False, "gaussian", "orthogonal")
 
 
@@ -32,7 +35,7 @@ class MergedWeights:
     Args:
         base: The base model's weights.
         base_names: Stored name to the name in ``base`` (``architecture.match_names``).
-        adapter: The trained tensors of the run, named as peft names them.
+        adapter: The trained tensors of the run, named as peft names them; read when they are needed.
         lora: The adapter's config as a dict.
         architecture: The model, for the other names of tied tensors.
 
@@ -45,17 +48,18 @@ class MergedWeights:
         *,
         base: WeightSource,
         base_names: Mapping[str, str],
-        adapter: Mapping[str, torch.Tensor],
+        adapter: WeightSource,
         lora: Mapping[str, Any],
         architecture: Architecture,
     ) -> None:
         check_mergeable(lora)
         self._base, self._base_names = base, base_names
         self._alpha, self._rslora = float(lora["lora_alpha"]), bool(lora.get("use_rslora"))
-        self._low_rank: dict[str, dict[str, torch.Tensor]] = {}
-        self._trained: dict[str, torch.Tensor] = {}
-        for name, tensor in adapter.items():
-            self._sort(name, tensor, architecture)
+        self._adapter, self._specs = adapter, adapter.specs()
+        self._low_rank: dict[str, dict[str, str]] = {}
+        self._trained: dict[str, str] = {}
+        for name in self._specs:
+            self._sort(name, architecture)
         self._check_pairs(architecture)
 
     def specs(self) -> dict[str, TensorSpec]:
@@ -66,29 +70,43 @@ class MergedWeights:
             dtype = torch.float32 if stored in self._low_rank else base[name].dtype
             result[stored] = TensorSpec(base[name].shape, dtype)
             if stored in self._trained:
-                result[stored] = TensorSpec(tuple(self._trained[stored].shape), self._trained[stored].dtype)
+                result[stored] = self._specs[self._trained[stored]]
         return result
 
     def read(self, name: str) -> torch.Tensor:
         """One tensor of the merged model: trained, merged or the base's own."""
         if name in self._trained:
-            return self._trained[name]
-        weight = self._base.read(self._base_names[name])
-        pair = self._low_rank.get(name)
-        if pair is None:
-            return weight
-        down, up = pair["lora_A"].float(), pair["lora_B"].float()
-        rank = down.shape[0]
-        scale = self._alpha / (math.sqrt(rank) if self._rslora else rank)
-        return weight.float() + scale * (up @ down)
+            return self._adapter.read(self._trained[name])
+        if name in self._low_rank:
+            return torch.cat(list(self.blocks(name)))
+        return self._base.read(self._base_names[name])
 
-    def _sort(self, name: str, tensor: torch.Tensor, architecture: Architecture) -> None:
+    def blocks(self, name: str) -> Iterator[torch.Tensor]:
+        """The same in blocks of rows: beside the base's own tensor, no whole one is in memory."""
+        if name in self._trained:
+            yield from self._adapter.blocks(self._trained[name])
+        elif name in self._low_rank:
+            yield from self._merge(name)
+        else:
+            yield from self._base.blocks(self._base_names[name])
+
+    def _merge(self, name: str) -> Iterator[torch.Tensor]:
+        down, up = (self._adapter.read(self._low_rank[name][part]).float() for part in ("lora_A", "lora_B"))
+        rank, width = down.shape
+        scale = self._alpha / (math.sqrt(rank) if self._rslora else rank)
+        done = 0
+        for block in self._base.blocks(self._base_names[name]):
+            for rows in block.split(max(1, _PIECE // width)):
+                yield rows.float() + scale * (up[done : done + len(rows)] @ down)
+                done += len(rows)
+
+    def _sort(self, name: str, architecture: Architecture) -> None:
         plain = name.removeprefix(PEFT_PREFIX)
         for part in ("lora_A", "lora_B"):
             suffix = f".{part}.{_ADAPTER}.weight"
             if plain.endswith(suffix):
                 stored = f"{plain.removesuffix(suffix)}.weight"
-                self._low_rank.setdefault(architecture.aliases.get(stored, stored), {})[part] = tensor
+                self._low_rank.setdefault(architecture.aliases.get(stored, stored), {})[part] = name
                 return
         if ".original_module." in plain:  # the untouched copy that peft keeps beside a module it trains
             return
@@ -99,14 +117,15 @@ class MergedWeights:
                 f"The checkpoint holds {name}, which is neither plain LoRA on a linear layer nor a weight of "
                 f"{architecture.model_class.__name__}: it cannot be merged exactly."
             )
-        self._trained[plain] = tensor
+        self._trained[plain] = name
 
     def _check_pairs(self, architecture: Architecture) -> None:
         for stored, pair in self._low_rank.items():
             if stored not in self._base_names or pair.keys() != {"lora_A", "lora_B"}:
                 raise UserError(f"The LoRA tensors of {stored} are incomplete or have no layer in the base model.")
-            shape = (pair["lora_B"].shape[0], pair["lora_A"].shape[1])
-            if shape != architecture.shapes[stored] or pair["lora_B"].shape[1] != pair["lora_A"].shape[0]:
+            down, up = self._specs[pair["lora_A"]].shape, self._specs[pair["lora_B"]].shape
+            shape = (up[0], down[1])
+            if shape != architecture.shapes[stored] or up[1] != down[0]:
                 raise UserError(
                     f"The LoRA tensors of {stored} make a {list(shape)} update, the layer is "
                     f"{list(architecture.shapes[stored])}: the base model is not the one that was trained."

@@ -98,14 +98,17 @@ def measure_reference(
         dtype: The release's dtype.
         prompts: See ``make_prompts``.
     """
-    state = {stored: weights.start.read(name) for stored, name in weights.start_names.items()}
+    # In float32 already, so that transformers takes these tensors and makes no second set.
+    state = {stored: _as_float32(weights.start.read(name)) for stored, name in weights.start_names.items()}
     model = architecture.model_class.from_pretrained(
         None, config=architecture.config, state_dict=state, dtype=torch.float32
     )
     del state
     inv_freq, scaling, _ = rotary(model)
     if weights.lora is not None:
-        model = _with_adapter(model, weights.adapter or {}, weights.lora, merge=dtype != torch.float32)
+        source = weights.adapter
+        adapter = {name: source.read(name) for name in source.specs()} if source is not None else {}
+        model = _with_adapter(model, adapter, weights.lora, merge=dtype != torch.float32)
     if dtype != torch.float32:
         for tensor in model.parameters():
             tensor.data = tensor.data.to(dtype).float()
@@ -129,6 +132,10 @@ def _scaling_by_position(model: Any) -> Callable[..., Any]:
         return model(input_ids=input_ids, **options, **bounds)
 
     return forward
+
+
+def _as_float32(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def _with_adapter(model: Any, adapter: Mapping[str, torch.Tensor], lora: Mapping[str, Any], *, merge: bool) -> Any:

@@ -2,7 +2,8 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,11 +31,14 @@ class ReleaseWeights:
     start_names: dict[str, str]
     """Name in the release to name in ``start``."""
 
-    adapter: Mapping[str, torch.Tensor] | None = None
+    adapter: WeightSource | None = None
     """The trained tensors of a LoRA run, named as peft names them."""
 
     lora: Mapping[str, Any] | None = None
     """The adapter's config."""
+
+    base_files: list[Path] = field(default_factory=list)
+    """The base model's weight files, with LoRA."""
 
 
 def open_weights(
@@ -62,15 +66,16 @@ def open_weights(
         raise UserError("The checkpoint holds a LoRA adapter and names no base model. Give it with --base-model.")
     start = safetensors_of(base, revision)
     names = match_names(architecture, start.specs(), source=f"the base model {base}")
-    adapter = {name: source.weights.read(name) for name in source.weights.specs()}
-    merged = MergedWeights(base=start, base_names=names, adapter=adapter, lora=lora, architecture=architecture)
-    return ReleaseWeights(merged, {name: name for name in names}, start, names, adapter=adapter, lora=lora)
+    merged = MergedWeights(base=start, base_names=names, adapter=source.weights, lora=lora, architecture=architecture)
+    return ReleaseWeights(
+        merged, {name: name for name in names}, start, names, source.weights, lora, base_files=start.files
+    )
 
 
 def _check_ties(source: Checkpoint, architecture: Architecture) -> None:
     specs = source.weights.specs()
     for alias, kept in architecture.aliases.items():
-        # By hashes, so that only one of the two, the largest tensors of a model, is in memory.
+        # By hashes, so that at most one of the two, the largest tensors of a model, is in memory.
         if alias in specs and kept in specs and _digest(source, alias) != _digest(source, kept):
             raise UserError(
                 f"The config ties {alias} to {kept}, but {source.path} holds different values for them: storing one "
@@ -79,5 +84,7 @@ def _check_ties(source: Checkpoint, architecture: Architecture) -> None:
 
 
 def _digest(source: Checkpoint, name: str) -> bytes:
-    values = source.weights.read(name).contiguous().reshape(-1).view(torch.uint8).numpy()
-    return hashlib.sha256(values.data).digest()
+    digest = hashlib.sha256()
+    for block in source.weights.blocks(name):
+        digest.update(block.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.digest()

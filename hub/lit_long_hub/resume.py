@@ -16,19 +16,18 @@ from lit_long_hub.convert import WeightPlan, file_header
 PROGRESS_NAME = ".lit-long-export.json"
 
 
-def export_key(source: Checkpoint, plan: WeightPlan, *, base: str | None, revision: str | None) -> str:
+def export_key(source: Checkpoint, plan: WeightPlan, *, base_files: list[Path]) -> str:
     """A hash of everything that decides the bytes of the weight files.
 
     Args:
         source: The checkpoint; told apart by its files' sizes and times of change.
         plan: What goes into which file.
-        base: Base model of a LoRA run.
-        revision: Its revision.
+        base_files: The base model's weights that a LoRA run's are merged with, told apart likewise.
     """
     files = sorted(source.path.iterdir()) if source.path.is_dir() else [source.path]
-    seen = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    seen = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in (*files, *base_files)]
     tensors = [(name, list(value.shape), str(value.dtype)) for name, value in plan.tensors.items()]
-    facts = [__version__, str(source.path.resolve()), seen, tensors, plan.files, base, revision]
+    facts = [__version__, seen, tensors, plan.files]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
@@ -55,7 +54,7 @@ def start_record(folder: Path, key: str) -> None:
 
 
 def end_record(folder: Path) -> None:
-    """The export is done: the next one into this folder starts anew."""
+    """The export is done, or is not the model that was trained: the next one into this folder starts anew."""
     (folder / PROGRESS_NAME).unlink(missing_ok=True)
 
 

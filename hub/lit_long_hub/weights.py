@@ -5,7 +5,7 @@ whatever the size of the model.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -36,6 +36,10 @@ class WeightSource(Protocol):
         """One tensor, on the CPU."""
         ...
 
+    def blocks(self, name: str) -> Iterator[torch.Tensor]:
+        """The same tensor in the order of its elements, in blocks of whole rows; one of them need be in memory."""
+        ...
+
 
 class StoredWeights:
     """Weights of tensors that already are (memory-mapped) in a dict.
@@ -55,6 +59,10 @@ class StoredWeights:
         """The tensor itself, not a copy."""
         return self._tensors[name]
 
+    def blocks(self, name: str) -> Iterator[torch.Tensor]:
+        """The tensor itself, as one block."""
+        yield self.read(name)
+
 
 class ShardedWeights:
     """Weights of a sharded checkpoint; the optimizer's states beside them are never read.
@@ -69,15 +77,16 @@ class ShardedWeights:
 
     def specs(self) -> dict[str, TensorSpec]:
         """Names, shapes and dtypes from the table of contents."""
-        found = self._reader.tensors()
-        return {
-            name: TensorSpec(tuple(found[stored].size), found[stored].properties.dtype)
-            for name, stored in self._names.items()
-        }
+        found = {name: self._reader.tensors[stored] for name, stored in self._names.items()}
+        return {name: TensorSpec(tuple(entry.size), entry.properties.dtype) for name, entry in found.items()}
 
     def read(self, name: str) -> torch.Tensor:
         """Put one tensor together from the files that hold its pieces."""
-        return self._reader.read([self._names[name]])[self._names[name]]
+        return self._reader.read(self._names[name])
+
+    def blocks(self, name: str) -> Iterator[torch.Tensor]:
+        """The pieces of a tensor, as the ranks stored them."""
+        return self._reader.blocks(self._names[name])
 
 
 class SafetensorsWeights:
@@ -93,6 +102,7 @@ class SafetensorsWeights:
     def __init__(self, files: list[Path]) -> None:
         from safetensors import SafetensorError, safe_open
 
+        self.files = files
         self._handles = {}
         for path in files:
             try:
@@ -114,6 +124,10 @@ class SafetensorsWeights:
     def read(self, name: str) -> torch.Tensor:
         """Read one tensor from its file."""
         return self._handles[name].get_tensor(name)
+
+    def blocks(self, name: str) -> Iterator[torch.Tensor]:
+        """The tensor as one block."""
+        yield self.read(name)
 
 
 _DTYPES = {

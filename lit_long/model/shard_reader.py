@@ -1,100 +1,158 @@
-"""Reads shards of a checkpoint one tensor at a time, and their table of contents without running code from it.
+"""Reads a sharded checkpoint piece by piece, as its ranks stored it: nothing but what is asked for is in memory.
 
-PyTorch writes the table (``.metadata``) as a pickle and reads it with ``pickle.load``, which runs whatever the file
-says. Here only the classes that such a table is made of are let in; anything else is refused by name.
+``torch.distributed.checkpoint.load`` holds a tensor and, beside it, each of its stored pieces in turn, which is twice
+the tensor where one rank stored all of it. Here a piece goes from its place in the file into one tensor.
 """
 
-import pickle
-import warnings
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
-import torch.distributed.checkpoint as dcp
-from torch.distributed.checkpoint import DefaultLoadPlanner
-from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
+from torch.distributed.checkpoint.metadata import MetadataIndex, TensorStorageMetadata
 
 from lit_long.errors import UserError
-
-_ALLOWED = {
-    "torch": {"Size", *(name for name in dir(torch) if isinstance(getattr(torch, name), torch.dtype))},
-    "torch.serialization": {"_get_layout"},
-    "torch.distributed.checkpoint.metadata": {
-        "Metadata", "MetadataIndex", "TensorStorageMetadata", "BytesStorageMetadata", "ChunkStorageMetadata",
-        "TensorProperties", "StorageMeta", "_MEM_FORMAT_ENCODING",
-    },
-    "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
-    "pathlib": {"PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath"},
-    "pathlib._local": {"PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath"},
-    "collections": {"OrderedDict"},
-}  # fmt: skip
+from lit_long.model.shard_table import read_table
 
 
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if name not in _ALLOWED.get(module, ()):
-            raise UserError(
-                f"its .metadata asks for {module}.{name}, which no table of contents of a checkpoint holds: it may be "
-                "made to run code. Nothing of it was run; do not trust this checkpoint."
-            )
-        return super().find_class(module, name)
+@dataclass(frozen=True)
+class _Piece:
+    """A rectangle of a tensor and its place on disk."""
+
+    offsets: tuple[int, ...]
+    shape: tuple[int, ...]
+    file: Path
+    start: int
+    length: int
 
 
-class ShardReader(dcp.FileSystemReader):
-    """PyTorch's reader of a checkpoint folder, with a table of contents that is read once and runs nothing.
+class ShardReader:
+    """The tensors of a checkpoint folder.
 
     Args:
         path: The folder.
 
     Raises:
-        UserError: A table that is damaged, asks for foreign code, or points out of the folder.
+        UserError: A table of contents that is damaged, asks for foreign code, or points out of the folder.
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self._table = _read_table(path)
-
-    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        """The table of contents."""
-        self._table.storage_meta = self._table.storage_meta or StorageMeta()
-        self._table.storage_meta.load_id = self.load_id
-        return self._table
-
-    def tensors(self) -> dict[str, TensorStorageMetadata]:
+        table = read_table(path)
+        found = table.state_dict_metadata.items()
+        self._path, self._places = path, table.storage_data
+        self.tensors = {name: entry for name, entry in found if isinstance(entry, TensorStorageMetadata)}
         """Name in the checkpoint to shape (``size``) and dtype (``properties.dtype``) of every tensor."""
-        found = self._table.state_dict_metadata.items()
-        return {name: entry for name, entry in found if isinstance(entry, TensorStorageMetadata)}
 
-    def read(self, names: list[str]) -> dict[str, torch.Tensor]:
-        """Read tensors whole, on the CPU; beside them one stored piece is in memory at a time.
+    def check(self, names: Iterable[str]) -> None:
+        """Find out, before anything is read, whether all pieces of tensors are there.
 
         Args:
             names: Names in the checkpoint.
+
+        Raises:
+            UserError: A file that is missing or too short, or a tensor of which a part was not stored.
         """
-        specs = self.tensors()
-        tensors: dict[str, Any] = {
-            name: torch.empty(specs[name].size, dtype=specs[name].properties.dtype) for name in names
-        }
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*(no_dist|single process|not initialized).*")
-            planner = DefaultLoadPlanner(flatten_state_dict=False)
-            dcp.load(tensors, storage_reader=self, planner=planner, no_dist=True)
-        return tensors
+        sizes: dict[Path, int] = {}
+        for name in names:
+            for piece in self._pieces(name):
+                if piece.file not in sizes:
+                    sizes[piece.file] = piece.file.stat().st_size if piece.file.is_file() else -1
+                if sizes[piece.file] < piece.start + piece.length:
+                    what = "is missing" if sizes[piece.file] < 0 else "is cut short"
+                    raise UserError(f"{piece.file} {what}, which holds a part of {name}. Try an older checkpoint.")
+
+    def read(self, name: str) -> torch.Tensor:
+        """One tensor, whole, on the CPU; while it is put together, one of its stored pieces is in memory beside it.
+
+        Args:
+            name: Name in the checkpoint.
+
+        Raises:
+            UserError: A part that cannot be read.
+        """
+        pieces, entry = self._pieces(name), self.tensors[name]
+        if len(pieces) == 1:
+            return self._load(name, pieces[0])
+        tensor = torch.empty(entry.size, dtype=entry.properties.dtype)
+        for piece in pieces:
+            place = tuple(slice(at, at + size) for at, size in zip(piece.offsets, piece.shape, strict=True))
+            tensor[place] = self._load(name, piece)
+        return tensor
+
+    def blocks(self, name: str) -> Iterator[torch.Tensor]:
+        """One tensor in the order of its elements, in blocks of whole rows, each as it was stored.
+
+        A tensor that was not split by rows comes as one block.
+
+        Args:
+            name: Name in the checkpoint.
+
+        Raises:
+            UserError: A part that cannot be read.
+        """
+        pieces, shape = self._pieces(name), tuple(self.tensors[name].size)
+        if all(piece.shape[1:] == shape[1:] for piece in pieces):
+            for piece in pieces:
+                yield self._load(name, piece)
+        else:
+            yield self.read(name)
+
+    def _pieces(self, name: str) -> list[_Piece]:
+        """The stored pieces of a tensor, in the order of their first elements."""
+        entry = self.tensors[name]
+        pieces = {}
+        for chunk in entry.chunks:
+            place = self._places.get(MetadataIndex(name, chunk.offsets))
+            if place is None or getattr(place, "transform_descriptors", None):
+                what = "has no place for" if place is None else "holds a transformed (compressed) copy of"
+                raise UserError(f"{self._path} {what} {name}: it is damaged or was written by something else.")
+            if prod(chunk.sizes):  # a rank may have had no row of it
+                at, shape = tuple(chunk.offsets), tuple(chunk.sizes)
+                pieces[at] = _Piece(at, shape, self._path / place.relative_path, place.offset, place.length)
+        if sum(prod(piece.shape) for piece in pieces.values()) != prod(entry.size):
+            raise UserError(f"{self._path} does not hold all of {name}: it is damaged. Try an older checkpoint.")
+        return [pieces[at] for at in sorted(pieces)]
+
+    def _load(self, name: str, piece: _Piece) -> torch.Tensor:
+        try:
+            with piece.file.open("rb") as file:
+                window: Any = _Window(file, piece.start, piece.length)
+                tensor = torch.load(window, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch's reader of archives raises almost anything
+            raise UserError(
+                f"{piece.file} cannot be read where it holds {name} ({str(error).splitlines()[0][:200]}): it is "
+                "damaged. Try an older checkpoint of the run."
+            ) from error
+        expected = self.tensors[name].properties.dtype
+        if not isinstance(tensor, torch.Tensor) or tuple(tensor.shape) != piece.shape or tensor.dtype != expected:
+            raise UserError(f"{piece.file} holds something else than a part of {name}. Try an older checkpoint.")
+        return tensor.detach()
 
 
-def _read_table(path: Path) -> Metadata:
-    try:
-        with (path / ".metadata").open("rb") as file:
-            table = _Unpickler(file).load()
-        files = {str(info.relative_path) for info in table.storage_data.values()}
-        assert isinstance(table, Metadata)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    except (OSError, pickle.UnpicklingError, EOFError, AttributeError, AssertionError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{path} has a table of contents (.metadata) that cannot be read ({type(error).__name__}): it may be cut "
-            "short. Try an older checkpoint of the run."
-        ) from error
-    if outside := sorted(name for name in files if Path(name).name != name):
-        raise UserError(f"{path}: its .metadata points to {outside[0]}, outside the folder. Do not trust it.")
-    return table
+class _Window(io.RawIOBase):
+    """A part of a file, as a file."""
+
+    def __init__(self, file: BinaryIO, start: int, length: int) -> None:
+        self._file, self._start, self._length = file, start, length
+        self.seek(0)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._file.tell() - self._start
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self.tell(), io.SEEK_END: self._length}[whence]
+        self._file.seek(self._start + max(0, origin + offset))
+        return self.tell()
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        part = memoryview(buffer)[: max(0, self._length - self.tell())]
+        return self._file.readinto(part)  # type: ignore[attr-defined]

@@ -29,8 +29,7 @@ def read_whole(path: Path) -> dict[str, Any]:
     """A sharded checkpoint as a single-file one would be, without optimizer states; whole weights in memory."""
     reader = ShardReader(path)
     names = weight_names(path, reader)
-    tensors = reader.read(list(names.values()))
-    return {**read_metadata(path), "state_dict": {name: tensors[stored] for name, stored in names.items()}}
+    return {**read_metadata(path), "state_dict": {name: reader.read(stored) for name, stored in names.items()}}
 
 
 def weight_names(path: Path, reader: ShardReader) -> dict[str, str]:
@@ -41,11 +40,12 @@ def weight_names(path: Path, reader: ShardReader) -> dict[str, str]:
         reader: Its reader.
 
     Raises:
-        UserError: No weights there under any of the names that Lightning gives them.
+        UserError: No weights there under any of the names that Lightning gives them, or not all of their pieces.
     """
     for prefix in _WEIGHTS:
-        found = {name.removeprefix(prefix): name for name in reader.tensors() if name.startswith(prefix)}
+        found = {name.removeprefix(prefix): name for name in reader.tensors if name.startswith(prefix)}
         if found:
+            reader.check(found.values())
             return found
-    some = ", ".join(sorted(reader.tensors())[:3]) or "nothing"
+    some = ", ".join(sorted(reader.tensors)[:3]) or "nothing"
     raise UserError(f"{path} holds no weights of a Lightning module (it holds {some}).")

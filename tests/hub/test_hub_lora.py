@@ -30,7 +30,8 @@ def merge(base_state, trainable, lora, config):
     architecture = read_architecture(config.to_dict())
     base = StoredWeights(base_state)
     names = match_names(architecture, base.specs(), source="the base model")
-    source = MergedWeights(base=base, base_names=names, adapter=trainable, lora=lora, architecture=architecture)
+    adapter = StoredWeights(trainable)
+    source = MergedWeights(base=base, base_names=names, adapter=adapter, lora=lora, architecture=architecture)
     return {name: source.read(name) for name in source.specs()}
 
 
