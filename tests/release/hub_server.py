@@ -80,6 +80,8 @@ class RefusedError(Exception):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else every answer in two parts waits 40 ms
+    wbufsize = -1
 
     def log_message(self, *args):
         pass

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 MARK = "Published by lit-long push."
 """In the description of every commit made here: a head without it is somebody else's work."""
 
+_SMALL = 1_000_000
+"""Bytes up to which files go together, with the commit, instead of one at a time before it."""
+
 _COMMIT_ATTEMPTS = 5
 _RETRIED = (429, 500, 502, 503, 504)
 Progress = Callable[[str, int, int], None]
@@ -227,8 +230,9 @@ def _stage(
             operation = CommitOperationAdd(upload.path, content)
             if operation.upload_info.sha256.hex() != sha256:
                 raise UserError(f"{upload.path} changed while it was read. Nothing was published.")
-            api.preupload_lfs_files(target.repo_id, additions=[operation], repo_type=target.kind, free_memory=False)
             operations[upload.path] = operation
+            if upload.temporary or size > _SMALL:
+                api.preupload_lfs_files(target.repo_id, additions=[operation], repo_type=target.kind, free_memory=False)
         if upload.temporary and isinstance(upload.content, Path):
             upload.content.unlink()
         report("Uploading", done + 1, total)
