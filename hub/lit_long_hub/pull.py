@@ -96,11 +96,14 @@ def pull_release(
         _check_space(folder, [file for path, file in wanted.items() if path not in present], staging)
         staging.mkdir(parents=True, exist_ok=True)
         fetched = _fetch(api, name.id, name.kind, commit, wanted, present, staging, report)
-    if present != wanted.keys() or earlier.get("commit") != commit:
-        _install(folder, staging, fetched, stale=set(earlier.get("files", [])) - wanted.keys())
+        receipt = {"repo_id": name.id, "kind": name.kind, "commit": commit, "files": sorted(wanted)}
+        if present != wanted.keys() or earlier.get("commit") != commit:
+            old = set(earlier.get("files", []))
+            # Without a commit: a run that is cut off while files are moved finds that the folder is its own.
+            write_json(folder / RECEIPT, receipt | {"commit": None, "files": sorted(old | wanted.keys())})
+            _install(folder, staging, fetched, stale=old - wanted.keys())
+        write_json(folder / RECEIPT, receipt)
     shutil.rmtree(folder / _STAGING, ignore_errors=True)
-    receipt = {"repo_id": name.id, "kind": name.kind, "commit": commit, "files": sorted(wanted)}
-    write_json(folder / RECEIPT, receipt)
     return PullResult(
         folder=folder,
         repo_id=name.id,

@@ -38,7 +38,7 @@ def path_problem(path: str) -> str | None:
     parts = path.split("/")
     if any(part in ("", ".", "..") for part in parts):
         return "it leaves the folder"
-    if parts[0] == ".cache" or parts[0] == ".git":
+    if parts[0] in (".cache", ".git") or parts[0].startswith(".lit-long"):
         return "it is inside a folder that tools use for themselves"
     if any(_RESERVED.fullmatch(part) or part.endswith((" ", ".")) for part in parts):
         return "it is a name that some systems treat specially"

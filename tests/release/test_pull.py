@@ -1,5 +1,7 @@
 """Fetching: the same bytes or nothing, no code, no way out of the folder, and a re-run that finishes the job."""
 
+from pathlib import Path
+
 import pytest
 from hub_store import Entry
 from release_folder import contents, remote_contents
@@ -113,6 +115,31 @@ def test_finished_files_are_not_fetched_again(hub, published, first_release, tmp
     assert contents(tmp_path / "here") == contents(first_release)
 
 
+@pytest.mark.parametrize("earlier", [False, True])
+def test_cut_off_while_files_are_moved_into_place(
+    hub, published, first_release, second_release, tmp_path, monkeypatch, earlier
+):
+    if earlier:
+        pull(hub, tmp_path / "here")
+        push_release(second_release, REPO, endpoint=hub.url, token="hf_writer")
+    real, moved = Path.replace, []
+
+    def cut_off(self, target):
+        if ".lit-long-pull" in str(self) and self.suffix == ".safetensors":
+            if moved:
+                raise KeyboardInterrupt
+            moved.append(self)
+        return real(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            pull(hub, tmp_path / "here")
+    assert not (tmp_path / "here/config.json").exists()
+    pull(hub, tmp_path / "here")
+    assert contents(tmp_path / "here") == contents(second_release if earlier else first_release)
+
+
 @pytest.mark.parametrize("status", [500, 503, 429])
 def test_an_outage_is_a_message_and_a_rerun(hub, published, first_release, tmp_path, status):
     hub.fail("ANY", "/resolve/.*safetensors$", status=status, times=1000)
@@ -132,6 +159,7 @@ def test_an_outage_is_a_message_and_a_rerun(hub, published, first_release, tmp_p
         ("/etc/evil.json", "absolute path"),
         ("C:\\evil.json", "must not"),
         (".git/hooks/x.txt", "tools use"),
+        (".lit-long-pull.json", "tools use"),
         ("aux.json", "treat specially"),
         ("Config.json", "one file on many systems"),
     ],

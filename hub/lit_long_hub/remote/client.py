@@ -78,7 +78,7 @@ def hub_errors(repo_id: str, *, doing: str) -> Iterator[None]:
                 f"{what}: the disk is full. Free space and run the same command again; finished files are kept."
             ) from error
         if error.errno is not None:
-            raise
+            raise UserError(f"{what}: {error.strerror}" + (f" ({error.filename})" if error.filename else "")) from error
         raise UserError(f"{what}: a transfer ended early or wrongly ({type(error).__name__}). {_AGAIN}") from error
 
 
