@@ -41,7 +41,6 @@ def hub_errors(repo_id: str, *, doing: str) -> Iterator[None]:
     Raises:
         UserError: For every failure of the Hub, the network or the disk.
     """
-    import httpx2
     from huggingface_hub import errors
 
     what = f"{doing} {repo_id}"
@@ -70,7 +69,7 @@ def hub_errors(repo_id: str, *, doing: str) -> Iterator[None]:
         raise UserError(f"{repo_id!r} is no repository id: write ORGANISATION/NAME.") from error
     except errors.HfHubHTTPError as error:
         raise UserError(f"{what}: {_status_text(error)}") from error
-    except httpx2.HTTPError as error:
+    except errors.HTTPError as error:  # the HTTP library's own, whichever huggingface_hub uses
         raise UserError(f"{what}: the connection failed ({type(error).__name__}). {_AGAIN}") from error
     except OSError as error:
         if error.errno == errno.ENOSPC:

@@ -249,9 +249,8 @@ def _commit(
     pause: float,
 ) -> str:
     """Make the commit once, whatever happens to answers on the way; returns its id."""
-    import httpx2
     from huggingface_hub import CommitOperationDelete
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
     operations: list[Any] = [*additions, *(CommitOperationDelete(path) for path in deleted)]
     for attempt in range(_COMMIT_ATTEMPTS):
@@ -269,7 +268,7 @@ def _commit(
             if isinstance(error, HfHubHTTPError) and not str(error).startswith("Invalid metadata"):
                 raise
             raise UserError(f"The Hub refuses the front matter of README.md: {_reason(error)}") from error
-        except (HfHubHTTPError, httpx2.HTTPError) as error:
+        except (HfHubHTTPError, HTTPError) as error:
             status = status_of(error)
             if status not in (None, 409, 412, *_RETRIED):
                 raise
