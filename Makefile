@@ -55,7 +55,7 @@ smollm2: .cache/smollm2/model.safetensors
 	@touch $@
 
 test: install smollm2
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 # Releases read by transformers 4, each version in an environment of its own (1.1 GB with the CPU build of torch).
 old-readers: $(OLD_READERS:%=.venv-old-%/.installed)

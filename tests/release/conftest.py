@@ -11,9 +11,11 @@ from hub_server import HubServer
 def hub(tmp_path, monkeypatch):
     """A running test Hub that huggingface_hub takes for the real one."""
     import huggingface_hub.constants as constants
+    import huggingface_hub.hf_api as hf_api
 
     server = HubServer(tmp_path / "hub")
     monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    monkeypatch.setattr(hf_api.api, "endpoint", server.url)  # made at import: transformers asks it about tokenizers
     monkeypatch.setattr(
         constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
     )
