@@ -11,9 +11,12 @@ _PUBLIC = {
     "Estimate": "lit_long.evaluation.intervals",
     "PairedDifference": "lit_long.evaluation.position_loss",
     "PositionLoss": "lit_long.evaluation.position_loss",
+    "PowerLaw": "lit_long.evaluation.power_law",
+    "PowerLawFit": "lit_long.evaluation.power_law",
     "Windows": "lit_long.evaluation.windows",
     "context_gain": "lit_long.evaluation.truncation",
     "evaluate_models": "lit_long.evaluation.battery",
+    "fit_power_law": "lit_long.evaluation.power_law",
     "loss_by_position": "lit_long.evaluation.position_loss",
     "paired_difference": "lit_long.evaluation.position_loss",
     "position_nll": "lit_long.evaluation.token_nll",
@@ -24,9 +27,12 @@ __all__ = [
     "Estimate",
     "PairedDifference",
     "PositionLoss",
+    "PowerLaw",
+    "PowerLawFit",
     "Windows",
     "context_gain",
     "evaluate_models",
+    "fit_power_law",
     "loss_by_position",
     "paired_difference",
     "position_nll",
@@ -37,6 +43,7 @@ if TYPE_CHECKING:
     from lit_long.evaluation.battery import evaluate_models
     from lit_long.evaluation.intervals import Estimate
     from lit_long.evaluation.position_loss import PairedDifference, PositionLoss, loss_by_position, paired_difference
+    from lit_long.evaluation.power_law import PowerLaw, PowerLawFit, fit_power_law
     from lit_long.evaluation.token_nll import position_nll
     from lit_long.evaluation.truncation import ContextGain, context_gain
     from lit_long.evaluation.windows import Windows, take_windows
