@@ -8,6 +8,7 @@ _PUBLIC = {
     "FinalCheckpoint": "lit_long.callbacks.final_checkpoint",
     "FlashAttention": "lit_long.callbacks.flash_attention",
     "LeakCheck": "lit_long.callbacks.leak_check",
+    "LongContextEvaluation": "lit_long.callbacks.long_context_evaluation",
     "Preemption": "lit_long.callbacks.preemption",
     "StepMetrics": "lit_long.callbacks.step_metrics",
     "StepProgress": "lit_long.callbacks.progress",
@@ -18,6 +19,7 @@ __all__ = [
     "FinalCheckpoint",
     "FlashAttention",
     "LeakCheck",
+    "LongContextEvaluation",
     "Preemption",
     "StepMetrics",
     "StepProgress",
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from lit_long.callbacks.final_checkpoint import FinalCheckpoint
     from lit_long.callbacks.flash_attention import FlashAttention
     from lit_long.callbacks.leak_check import LeakCheck
+    from lit_long.callbacks.long_context_evaluation import LongContextEvaluation
     from lit_long.callbacks.preemption import Preemption
     from lit_long.callbacks.progress import StepProgress
     from lit_long.callbacks.step_metrics import StepMetrics
