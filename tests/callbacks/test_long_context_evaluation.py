@@ -40,9 +40,11 @@ def test_training_does_not_notice(alone, corpus_dir, tiny_model_dir, tmp_path):
 def test_random_numbers_and_modes_are_put_back(corpus_dir, tiny_model_dir, tmp_path):
     runs = []
     for name, callbacks in (("with", [evaluation(every_n_steps=1)]), ("without", [])):
-        fit(corpus_dir, tiny_model_dir, tmp_path / name, lora=True, config=None, callbacks=callbacks)
+        fit(corpus_dir, tiny_model_dir, tmp_path / name, lora=True, dropout=0.3, callbacks=callbacks)
         runs.append((lines(tmp_path / name, *TRAINED), torch.rand(3).tolist()))
     assert runs[0] == runs[1]
+    fit(corpus_dir, tiny_model_dir, tmp_path / "none", lora=True)
+    assert lines(tmp_path / "none", *TRAINED) != runs[0][0]  # it does drop
 
 
 def test_numbers_are_those_of_the_model_at_rest(alone, corpus_dir, tiny_model_dir):

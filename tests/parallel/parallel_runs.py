@@ -42,7 +42,7 @@ class Module(LongContextModule):
 
 def fit(
     corpus, model, folder, *, mesh=None, steps=4, micro_batch=1, rows=4, stop=None, ckpt=None, lora=False, levers=None,
-    clip=0.5, save_every=None, length=LENGTH, packing="concat", config=None, callbacks=(), **strategy,
+    clip=0.5, save_every=None, length=LENGTH, packing="concat", config=None, callbacks=(), dropout=0.0, **strategy,
 ):  # fmt: skip
     """(losses, gradient norms, weights) of a run; ``mesh`` is (data-parallel, context-parallel)."""
     pl.seed_everything(7, verbose=False)
@@ -53,7 +53,7 @@ def fit(
         context_length=256,
         rope=ABF(base=50_000),
         optimizer=OptimizerSettings(learning_rate=1e-3, warmup_steps=1),
-        lora=LoraSettings(r=4) if lora else None,
+        lora=LoraSettings(r=4, dropout=dropout) if lora else None,
         levers=Levers(**levers) if levers else None,
     )
     data = PretrainData(
