@@ -8,7 +8,7 @@ from lit_long.cli.command import Command
 if TYPE_CHECKING:
     from lit_long.data.prepare import PrepareConfig, PrepareResult
 
-_FLAGS = ("tokenizer", "output", "name", "license", "held_out", "max_bad_rows", "processes")
+_FLAGS = ("tokenizer", "output", "name", "license", "held_out", "held_out_share", "max_bad_rows", "processes")
 _SOURCE_FLAGS = ("text_field", "id_field", "kind")
 
 
@@ -31,6 +31,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--license", help="licence of the whole, if it has one", default=SUPPRESS)
     parser.add_argument(
         "--held-out", nargs="*", metavar="ID", help="ids of documents that training never sees", default=SUPPRESS
+    )
+    parser.add_argument(
+        "--held-out-share", type=float, metavar="SHARE", help="share of documents held out by id hash", default=SUPPRESS
     )
     parser.add_argument("--max-bad-rows", type=int, metavar="N", help="rows that may be left out", default=SUPPRESS)
     parser.add_argument("--processes", type=int, metavar="N", help="default: all cores", default=SUPPRESS)

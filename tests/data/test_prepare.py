@@ -1,5 +1,6 @@
 """Raw text to a token corpus: the tokens against the tokenizer, the folder against `datasets`, and every refusal."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -260,6 +261,24 @@ def test_a_run_that_ends_early_leaves_no_corpus(tmp_path, tokenizer_dir, monkeyp
     whole = PrepareConfig(tokenizer=tokenizer_dir, sources=(source,), output=str(tmp_path / "whole"))
     prepare(whole)
     same_but_for_the_name(tmp_path / "out", tmp_path / "whole")
+
+
+def _ids(corpus, split):
+    return set(datasets.load_from_disk(str(corpus / split))["id"][:])
+
+
+def test_a_share_is_held_out_by_the_hash_of_ids(tmp_path, tokenizer_dir):
+    ids = [f"document {number}" for number in range(400)]
+    first = {int.from_bytes(hashlib.sha256(i.encode()).digest()[:8], "little") / 2**64: i for i in ids}
+    wanted = {i for share, i in first.items() if share < 0.1} | {"document 7"}
+    assert 20 < len(wanted) < 60
+    source = write(tmp_path / "a.jsonl", *((i, "one") for i in ids))
+    options = {"held_out": ("document 7",), "held_out_share": 0.1}
+    prepare(config_of(tmp_path, tokenizer_dir, source, **options))
+    assert _ids(tmp_path / "out", "held_out") == wanted
+    assert _ids(tmp_path / "out", "train") == set(ids) - wanted
+    with pytest.raises(UserError, match=r"held_out_share is 0\.9; it must be between 0 and 0.5"):
+        config_of(tmp_path, tokenizer_dir, source, held_out_share=0.9)
 
 
 def test_a_place_that_cannot_be_written_is_one_message(tmp_path, tokenizer_dir):

@@ -92,7 +92,7 @@ def _check(config: PrepareConfig, abouts: dict[int, dict[str, Any]]) -> None:
         raise DeadEndError(f"held_out: no document has the id {sorted(missing)[0]!r} ({len(missing)} unknown in all)")
     if not any("train" in about["splits"] for about in abouts.values()):
         bad = any(about["bad_rows"] for about in abouts.values())
-        why = "every document is held out" if config.held_out else "the sources are empty"
+        why = "every document is held out" if config.held_out or config.held_out_share else "the sources are empty"
         raise DeadEndError(f"no document is left to train on: {'every row is bad' if bad else why}")
 
 

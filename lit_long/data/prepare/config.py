@@ -20,6 +20,8 @@ class PrepareConfig:
         output: the corpus folder to write. Work that is not done yet is kept in ``OUTPUT.unfinished`` beside it.
         name: name of the corpus in reports; default: the folder's name.
         held_out: ids of documents that training must never see; they go to the split ``held_out``.
+        held_out_share: this share (0 to 0.5) of all documents is held out, too: those whose id's SHA-256 begins (8
+            bytes, little-endian) below that share of 2^64. An id is on the same side in every corpus.
         license: licence of the whole, if it has one, for reports and model cards.
         clean: duplicates, languages and quality to leave out first (docs/data/cleaning.md); works in
             ``OUTPUT.cleaned``, and needs the extra ``clean``.
@@ -39,6 +41,7 @@ class PrepareConfig:
     output: str
     name: str | None = None
     held_out: tuple[str, ...] = ()
+    held_out_share: float = 0.0
     license: str | None = None
     clean: CleanConfig | None = None
     max_bad_rows: int = 0
@@ -50,6 +53,9 @@ class PrepareConfig:
         for key, least in (("max_bad_rows", 0), ("max_document_bytes", 1), ("processes", 1), ("item_bytes", 1)):
             if (value := getattr(self, key)) is not None and value < least:
                 raise UserError(f"{key} is {value}; it must be at least {least}")
+
+        if not 0 <= self.held_out_share <= 0.5:
+            raise UserError(f"held_out_share is {self.held_out_share:g}; it must be between 0 and 0.5")
 
     @property
     def cores(self) -> int:

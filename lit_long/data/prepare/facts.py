@@ -60,6 +60,8 @@ def facts_of(config: PrepareConfig) -> Facts:
         UserError: a source that is not there or cannot be read.
     """
     settings = {key: value for key, value in asdict(config).items() if key not in _NOT_SETTINGS}
+    if not config.held_out_share:  # corpora from before there was one are not made again
+        del settings["held_out_share"]
     tokenizer = Path(config.tokenizer)
     files = [tokenizer] if tokenizer.is_file() else sorted(tokenizer.glob("tokenizer*.json"))
     hashes = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}

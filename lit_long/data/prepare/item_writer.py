@@ -36,6 +36,7 @@ class Job:
     sources: tuple[Source, ...]
     encoder: EncoderSpec
     held_out: frozenset[str]
+    held_out_share: float
     max_document_bytes: int
 
 
@@ -140,7 +141,9 @@ class _Output:
         return self._folder / f"{self._stem}.{name}.{os.getpid()}.tmp"
 
     def add(self, document: Document, tokens: npt.NDArray[np.int32]) -> None:
-        split = "held_out" if document.id in self._job.held_out else "train"
+        id_number = id_hash(document.id)
+        chosen = document.id in self._job.held_out or id_number < self._job.held_out_share * 2**64
+        split = "held_out" if chosen else "train"
         if split not in self._files:
             self._files[split] = _SplitFile(ShardWriter(self._temporary(f"{split}.arrow")))
         if split == "held_out":
@@ -157,7 +160,7 @@ class _Output:
         id_ = document.id.encode()
         digest = hashlib.sha256(id_ + b"\0" + self._item.source.to_bytes(2, "little"))
         digest.update(tokens.astype("<i4", copy=False).data)
-        self._documents.append((id_hash(document.id), size, self._item.source, SPLITS.index(split), digest.digest()))
+        self._documents.append((id_number, size, self._item.source, SPLITS.index(split), digest.digest()))
 
     def finish(self) -> None:
         splits: dict[str, Any] = {}

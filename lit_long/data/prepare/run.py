@@ -155,7 +155,9 @@ def _begin(
     key = store.begin(facts, item_bytes=facts.item_bytes(config), tokenizer=about["fingerprint"])
     held_out = frozenset(config.held_out)
     reading, report = cleaned(config, tell)
-    job = Job(key, str(store.items), tuple(reading.sources), spec, held_out, reading.max_document_bytes)
+    job = Job(
+        key, str(store.items), tuple(reading.sources), spec, held_out, config.held_out_share, reading.max_document_bytes
+    )
     return _Work(config, reading, report, facts, store, job, about)
 
 
