@@ -7,7 +7,7 @@ memory-mapped file. The index is written after every shard, so an interrupted ex
 
 import json
 import struct
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -63,6 +63,10 @@ class WeightPlan:
     def bytes_without(self, files: Set[str]) -> int:
         """Bytes of the tensors that are in none of ``files``."""
         return sum(self.tensors[n].nbytes for name, members in self.files.items() if name not in files for n in members)
+
+    def file_bytes(self, name: str) -> int:
+        """Size of one file, header included."""
+        return len(file_header(self, name)) + sum(self.tensors[member].nbytes for member in self.files[name])
 
     @property
     def parameters(self) -> int:
@@ -149,18 +153,47 @@ def write_weights(
             done += len(members)
             progress("Writing weights", done, len(plan.tensors))
             continue
-        with atomic_file(folder / file_name) as file:
-            file.write(file_header(plan, file_name))
-            for name in _ordered(plan, file_name):
-                _write_tensor(file, name, source.blocks(plan.source_names[name]), plan.tensors[name])
-                done += 1
-                progress("Writing weights", done, len(plan.tensors))
+        for _ in write_file(plan, source, folder, file_name):
+            done += 1
+            progress("Writing weights", done, len(plan.tensors))
+    return [*plan.files, *write_index(plan, folder)]
+
+
+def write_file(plan: WeightPlan, source: WeightSource, folder: Path, file_name: str) -> Iterator[str]:
+    """Stream the tensors of one file; it is there, whole, when the iteration has ended.
+
+    Args:
+        plan: What goes where.
+        source: Where the tensors are read.
+        folder: Where to write; exists.
+        file_name: One of ``plan.files``.
+
+    Yields:
+        The name of each tensor that is written.
+
+    Raises:
+        UserError: A tensor with NaN or infinity in it.
+    """
+    with atomic_file(folder / file_name) as file:
+        file.write(file_header(plan, file_name))
+        for name in _ordered(plan, file_name):
+            _write_tensor(file, name, source.blocks(plan.source_names[name]), plan.tensors[name])
+            yield name
+
+
+def write_index(plan: WeightPlan, folder: Path) -> list[str]:
+    """Write the index of several files; returns its name, or nothing where there is one file.
+
+    Args:
+        plan: What goes where.
+        folder: Where to write; exists.
+    """
     if len(plan.files) == 1:
-        return list(plan.files)
+        return []
     metadata = {"total_size": plan.total_bytes, "total_parameters": plan.parameters}
     weight_map = {name: file_name for file_name, members in plan.files.items() for name in members}
     write_json(folder / INDEX_NAME, {"metadata": metadata, "weight_map": weight_map})
-    return [*plan.files, INDEX_NAME]
+    return [INDEX_NAME]
 
 
 def file_header(plan: WeightPlan, file_name: str) -> bytes:

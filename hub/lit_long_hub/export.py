@@ -14,28 +14,23 @@ import torch
 
 from lit_long.errors import UserError
 from lit_long_hub import proof_reader
-from lit_long_hub.architecture import Architecture, read_architecture
-from lit_long_hub.atomic_file import copy_file, write_json, write_text
-from lit_long_hub.card import CardFacts, model_card
-from lit_long_hub.checkpoint import Checkpoint, read_checkpoint
-from lit_long_hub.config_files import release_config, special_ids, write_config, write_generation_config
-from lit_long_hub.convert import Progress, plan_weights, release_dtype, write_weights
-from lit_long_hub.custom_code import check_dtype, decay_length, write_code
-from lit_long_hub.evaluation_results import EvaluationResults
-from lit_long_hub.front_matter import front_matter_problems
-from lit_long_hub.licence import find_licence
-from lit_long_hub.licence_rules import notice_text
-from lit_long_hub.output_folder import RECORD_NAME, prepare_folder, release_record
+from lit_long_hub.architecture import Architecture
+from lit_long_hub.atomic_file import write_json
+from lit_long_hub.checkpoint import Checkpoint
+from lit_long_hub.companions import write_card, write_companions
+from lit_long_hub.config_files import write_config
+from lit_long_hub.convert import Progress, write_weights
+from lit_long_hub.custom_code import decay_length, write_code
+from lit_long_hub.inputs import ExportOptions, read_inputs
+from lit_long_hub.output_folder import prepare_folder
 from lit_long_hub.plain_checkpoint import PlainModel
-from lit_long_hub.privacy import hub_id
 from lit_long_hub.proof import TEXTS, VERIFICATION_NAME, ExportMismatchError, prove, withdraw
 from lit_long_hub.reference import make_prompts, measure_reference
 from lit_long_hub.release_files import hashes_of
-from lit_long_hub.release_weights import ReleaseWeights, open_weights
-from lit_long_hub.report import copy_plots, read_report
+from lit_long_hub.release_weights import ReleaseWeights
+from lit_long_hub.report import copy_plots
 from lit_long_hub.resume import end_record, export_key, finished_files, start_record
-from lit_long_hub.tokenizer_files import TokenizerFiles, find_tokenizer, load_tokenizer, write_tokenizer
-from lit_long_hub.weights import cached_folder
+from lit_long_hub.tokenizer_files import TokenizerFiles, load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -108,69 +103,40 @@ def export_checkpoint(
     """
     progress = progress or (lambda text, done, total: None)
     output = Path(output)
-    if problems := front_matter_problems({"language": list(languages), "datasets": list(datasets)}):
-        raise UserError(f"For the card: {'; '.join(problems)}.")
-    source = read_checkpoint(checkpoint, plain)
-    architecture = read_architecture(source.record["config"])
-    base, revision = source.base_model(base_model)
-    weights = open_weights(source, architecture, base=base, revision=revision)
-    plan = plan_weights(
-        weights.release.specs(),
-        weights.release_names,
-        dtype=release_dtype(weights.release.specs(), dtype),
+    options = ExportOptions(
+        dtype=dtype,
         max_shard_size=max_shard_size,
+        license=license,
+        base_model=base_model,
+        tokenizer=tokenizer,
+        report=report,
+        languages=languages,
+        datasets=datasets,
+        plain=plain,
     )
-    check_dtype(architecture.custom_code, plan.dtype)
-    licence = find_licence(license, cached_folder(base, revision))
-    evaluation = read_report(report, source.path) if report is not None else None
-    words = find_tokenizer(
-        source.tokenizer(tokenizer),
-        vocab_size=int(architecture.config.vocab_size),
-        revision=revision if source.tokenizer(tokenizer) == base else None,
-    )
-    token_ids = special_ids(architecture.config, words.token_ids)
-    config = release_config(architecture, context_length=source.context_length, dtype=plan.dtype, token_ids=token_ids)
-    places = [Path(place) for place in (base, words.source) if place and Path(place).is_dir()]
+    inputs = read_inputs(checkpoint, options)
+    source, architecture, weights, plan = inputs.source, inputs.architecture, inputs.weights, inputs.plan
 
     key = export_key(source, plan, base_files=weights.base_files)
     finished = finished_files(output, plan, key)
     with _disk_errors(output):
-        prepare_folder(output, inputs=[source.path, *places], needed=plan.bytes_without(finished), keep=finished)
+        prepare_folder(output, inputs=inputs.places, needed=plan.bytes_without(finished), keep=finished)
         start_record(output, key)
     with _disk_errors(output), _withdrawn_on_failure(output):
-        public_base = hub_id(base, revision=revision)
-        write_json(output / RECORD_NAME, release_record(source, base_model=public_base, base_revision=revision))
-        files = [RECORD_NAME, *write_tokenizer(words, output, context_length=source.context_length)]
-        files.append(write_generation_config(output, token_ids))
-        files += [copy_file(path, output / path.name).name for path in licence.files]
-        if (notice := notice_text(licence.entries.get("license"), licence.files)) is not None:
-            write_text(output / "NOTICE", notice)
-            files.append("NOTICE")
+        files = write_companions(inputs, output)
         files += write_weights(plan, weights.release, output, progress=progress, finished=finished)
         files += write_code(architecture.custom_code, output)
-        files.append(write_config(output, config))
+        files.append(write_config(output, inputs.config))
         verification = None
         if verify:
-            verification = _verify(source, architecture, weights, plan.dtype, words, output, files, progress)
+            verification = _verify(source, architecture, weights, plan.dtype, inputs.words, output, files, progress)
             files.append(VERIFICATION_NAME)
-        files += copy_plots(evaluation, output) if evaluation else []
-        facts = CardFacts(
-            record=source.record,
-            config=config,
-            base_model=public_base,
-            parameters=plan.parameters,
-            licence=licence.entries,
-            verification=verification,
-            evaluation=evaluation.markdown if evaluation else None,
-            results=evaluation.results if evaluation else EvaluationResults(),
-            languages=tuple(languages),
-            datasets=tuple(datasets),
-        )
-        write_text(output / "README.md", model_card(facts))
+        files += copy_plots(inputs.evaluation, output) if inputs.evaluation else []
+        files.append(write_card(inputs, output, verification))
         end_record(output)
     return ExportResult(
         folder=output,
-        files=[*files, "README.md"],
+        files=files,
         total_bytes=plan.total_bytes,
         parameters=plan.parameters,
         dtype=str(plan.dtype).removeprefix("torch."),

@@ -10,17 +10,14 @@ import hashlib
 import json
 import math
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
-from lit_long_hub import proof_reader
 from lit_long_hub.config_files import read_config
+from lit_long_hub.fresh_process import DoesNotLoadError, run_reader
 from lit_long_hub.legacy_rope import legacy_rope
 from lit_long_hub.reference import PROMPT_SEED, Reference
 from lit_long_hub.weights import INDEX_NAME
@@ -32,9 +29,26 @@ LOGIT_TOLERANCE = 1e-4
 FREQUENCY_TOLERANCE = 1e-5
 """Relative; between float32 frequencies and the float64 formula. A wrong base differs by percents."""
 
+LOGITS, WEIGHTS = "logits", "weights"
+"""Kinds of proof: the folder's logits were compared; or, while it was streamed to the Hub, its weights bit by bit."""
+
 TEXTS = ["The quick brown fox jumps over 13 lazy dogs.", "  Zwölf Boxkämpfer\n\tjagen 漢字 🙂 <|end|> x=1;"]
 Reader = Callable[..., dict[str, Any]]
 """Called as ``proof_reader.read_folder``."""
+
+
+class Rotary(Protocol):
+    """The live positions of a model."""
+
+    @property
+    def inv_freq(self) -> torch.Tensor:
+        """Float64 [D/2]."""
+        ...
+
+    @property
+    def attention_scaling(self) -> float:
+        """Factor on cos and sin."""
+        ...
 
 
 def rule(*, custom_code: bool = False) -> str:
@@ -78,23 +92,10 @@ def read_in_fresh_process(
     Raises:
         ExportMismatchError: The folder does not load there.
     """
-    with TemporaryDirectory() as scratch:
-        request, result = Path(scratch, "request.json"), Path(scratch, "result.pt")
-        request.write_text(json.dumps({"prompts": prompts, "texts": texts, "custom_code": custom_code}))
-        # -P: else the reader's own directory, which is full of our modules, would come first in the import path.
-        command = [sys.executable, "-P", proof_reader.__file__, str(folder.resolve()), str(request), str(result)]
-        # The folder must be enough by itself; CUDA is hidden, so that both sides compute on the CPU.
-        environment = os.environ | {
-            "HF_HUB_OFFLINE": "1",
-            "CUDA_VISIBLE_DEVICES": "",
-            "TRANSFORMERS_VERBOSITY": "error",
-            "HF_MODULES_CACHE": scratch,  # where transformers copies a release's own code to
-        }
-        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if run.returncode != 0:
-            lines = run.stderr.strip().splitlines() or [f"exit code {run.returncode}"]
-            raise ExportMismatchError(f"{folder} does not load with plain transformers: {lines[-1]}")
-        return torch.load(result, weights_only=True)
+    try:
+        return run_reader(folder, prompts, texts, custom_code=custom_code)
+    except DoesNotLoadError as error:
+        raise ExportMismatchError(f"{folder} does not load with plain transformers: {error}") from error
 
 
 def prove(
@@ -135,7 +136,7 @@ def prove(
                 f"allowed is {LOGIT_TOLERANCE:g}"
             )
     by_position = _compare_losses(reference, reading.get("losses", {}), problems)
-    positions = _compare_positions(folder, reference, reading, problems)
+    positions = compare_positions(folder, reference, reading, problems)
     context_length = reference.prompts[-1]["position_ids"][-1] + 1
     if reading["context_length"] != context_length:
         problems.append(f"max_position_embeddings is {reading['context_length']} instead of {context_length}")
@@ -150,6 +151,7 @@ def prove(
     verification = {
         "writer": "lit-long",
         "format": 1,
+        "kind": LOGITS,
         "passed": not problems,
         "problems": problems,
         "rule": rule(custom_code=custom_code),
@@ -228,9 +230,20 @@ def _compare_losses(
     return rows
 
 
-def _compare_positions(
-    folder: Path, reference: Reference, reading: Mapping[str, Any], problems: list[str]
+def compare_positions(
+    folder: Path, reference: Rotary, reading: Mapping[str, Any], problems: list[str]
 ) -> dict[str, Any]:
+    """Compare live frequencies, and those that older readers compute, with the training model's.
+
+    Args:
+        folder: Where config.json is.
+        reference: The training model's.
+        reading: What the fresh process found.
+        problems: Every difference is added to it.
+
+    Returns:
+        The entry ``positions`` of verification.json.
+    """
     config = read_config(folder)
     live = _relative(reading["inv_freq"], reference.inv_freq)
     try:

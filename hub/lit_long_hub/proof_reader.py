@@ -92,9 +92,6 @@ def read_folder(
     The weights are loaded in the dtype that the release declares, then computed with in float32: what is compared is
     the stored numbers, not the rounding of a machine's low-precision kernels.
     """
-    import platform
-
-    import transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if custom_code:
@@ -118,11 +115,62 @@ def read_folder(
         "dtypes": dtypes,
         "context_length": model.config.max_position_embeddings,
         "tokenizer": read_tokenizer(AutoTokenizer.from_pretrained(str(folder), trust_remote_code=custom_code), texts),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
-            "transformers": transformers.__version__,
-        },
+        "versions": _versions(),
+    }
+
+
+def live_rotary(model: Any) -> tuple[torch.Tensor, float, str]:
+    """As ``rotary``, of a model on the meta device: its rotary modules alone are built on the CPU, with numbers.
+
+    Raises:
+        ValueError: The model has none, or modules that disagree.
+    """
+    found = [module for module in model.modules() if isinstance(getattr(module, "inv_freq", None), torch.Tensor)]
+    return rotary(torch.nn.ModuleList(type(module)(getattr(module, "config", model.config)) for module in found))
+
+
+def read_structure(folder: Path, texts: list[str], *, custom_code: bool = False) -> dict[str, Any]:
+    """Build the model of a release on the meta device, and load its tokenizer; no weight is looked at.
+
+    Args:
+        folder: The release, with or without its weights.
+        texts: For the tokenizer.
+        custom_code: Whether to run the release's own code, after it is seen that it does not load without.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    if custom_code:
+        _require_refusal(folder)
+    config = AutoConfig.from_pretrained(str(folder), trust_remote_code=custom_code)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=custom_code)
+    groups: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        groups.setdefault(id(parameter), []).append(name)
+    inv_freq, scaling, held_in = live_rotary(model)
+    return {
+        "model_class": type(model).__name__,
+        "shapes": {name: list(value.shape) for name, value in model.state_dict().items()},
+        "tied": [names for names in groups.values() if len(names) > 1],
+        "inv_freq": inv_freq,
+        "attention_scaling": scaling,
+        "inv_freq_dtype": held_in,
+        "dtype": str(config.dtype).removeprefix("torch."),
+        "context_length": config.max_position_embeddings,
+        "tokenizer": read_tokenizer(AutoTokenizer.from_pretrained(str(folder), trust_remote_code=custom_code), texts),
+        "versions": _versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    import platform
+
+    import transformers
+
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "transformers": transformers.__version__,
     }
 
 
@@ -138,8 +186,11 @@ def _require_refusal(folder: Path) -> None:
 
 def main(folder: str, request: str, result: str) -> int:
     """Measure ``folder`` as ``request`` asks (JSON) and save the answer (tensors and plain data) to ``result``."""
-    asked = json.loads(Path(request).read_text())
-    answer = read_folder(Path(folder), asked["prompts"], asked["texts"], custom_code=asked["custom_code"])
+    asked, place = json.loads(Path(request).read_text()), Path(folder)
+    if asked["prompts"] is None:
+        answer = read_structure(place, asked["texts"], custom_code=asked["custom_code"])
+    else:
+        answer = read_folder(place, asked["prompts"], asked["texts"], custom_code=asked["custom_code"])
     strangers = sorted(name for name in sys.modules if name.partition(".")[0] in ("lit_long", "lit_long_hub"))
     if strangers:
         raise RuntimeError(f"the proof must run without lit-long, but {strangers[0]} is loaded")

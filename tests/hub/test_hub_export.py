@@ -171,13 +171,13 @@ def test_an_earlier_export_is_replaced_and_other_files_in_it_stay(make_checkpoin
 
 
 def test_disk_errors_are_one_message_and_leave_nothing_loadable(make_checkpoint, tmp_path, monkeypatch):
-    from lit_long_hub import export
+    from lit_long_hub import companions
 
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
     checkpoint = make_checkpoint(llama())
-    monkeypatch.setattr(export, "write_text", full)
+    monkeypatch.setattr(companions, "write_text", full)
     with pytest.raises(UserError, match=r"out failed: No space left on device\. Free space"):
         export_checkpoint(checkpoint, tmp_path / "out", verify=False)
     assert not (tmp_path / "out" / "config.json").exists()
