@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 _PUBLIC = {
     "ExportOnEnd": "lit_long_hub.export_on_end",
+    "ExportOptions": "lit_long_hub.inputs",
     "ExportMismatchError": "lit_long_hub.proof",
     "ExportResult": "lit_long_hub.export",
     "PullResult": "lit_long_hub.pull",
     "Published": "lit_long_hub.remote.publish",
     "export_checkpoint": "lit_long_hub.export",
     "pull_release": "lit_long_hub.pull",
+    "push_checkpoint": "lit_long_hub.streamed_push",
     "push_dataset": "lit_long_hub.push_data",
     "push_release": "lit_long_hub.push",
     "validate_release": "lit_long_hub.validate",
@@ -21,11 +23,13 @@ _PUBLIC = {
 __all__ = [
     "ExportMismatchError",
     "ExportOnEnd",
+    "ExportOptions",
     "ExportResult",
     "Published",
     "PullResult",
     "export_checkpoint",
     "pull_release",
+    "push_checkpoint",
     "push_dataset",
     "push_release",
     "validate_release",
@@ -34,11 +38,13 @@ __all__ = [
 if TYPE_CHECKING:
     from lit_long_hub.export import ExportResult, export_checkpoint
     from lit_long_hub.export_on_end import ExportOnEnd
+    from lit_long_hub.inputs import ExportOptions
     from lit_long_hub.proof import ExportMismatchError
     from lit_long_hub.pull import PullResult, pull_release
     from lit_long_hub.push import push_release
     from lit_long_hub.push_data import push_dataset
     from lit_long_hub.remote.publish import Published
+    from lit_long_hub.streamed_push import push_checkpoint
     from lit_long_hub.validate import validate_release
 
 

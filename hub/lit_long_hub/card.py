@@ -11,9 +11,10 @@ from typing import Any
 
 import yaml
 
-from lit_long_hub.card_sections import data_mix, limits, stages
+from lit_long_hub.card_sections import data_mix, limits, stages, weights_verification
 from lit_long_hub.evaluation_results import EvaluationResults
 from lit_long_hub.privacy import is_local, public_source
+from lit_long_hub.proof_kinds import WEIGHTS
 
 _METHODS = {
     "xpos_abf": "xPos with an adjusted base frequency: as ABF, and attention scores decay with distance",
@@ -251,6 +252,8 @@ def _training(facts: CardFacts) -> str:
 def _verification(verification: Mapping[str, Any] | None) -> str:
     if verification is None:
         return ""
+    if verification.get("kind") == WEIGHTS:
+        return weights_verification(verification)
     rows = [
         f"| {p['tokens']:,} | {p['first_position']:,} to {p['last_position']:,} | {p['max_abs_difference']:.2g} "
         f"| {p['largest_logit']:.4g} | {p['same_top_token']:.1%} |"

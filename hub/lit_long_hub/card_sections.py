@@ -93,3 +93,29 @@ def limits(record: Mapping[str, Any], results: EvaluationResults) -> str:
         "\n\nThis run trained it to continue text; what its base model learned of instructions or refusals may have "
         "changed."
     )
+
+
+def weights_verification(verification: Mapping[str, Any]) -> str:
+    """The section on a proof without logits; empty where nothing is proved yet.
+
+    Args:
+        verification: The content of verification.json, of the kind ``weights``.
+    """
+    if verification["passed"] is not True:
+        return ""
+    weights, positions = verification["weights"], verification["positions"]
+    keys = "`rope_theta`" if verification.get("custom_code") else "`rope_theta` and `rope_scaling`"
+    merged = (
+        f" The adapter is merged into {weights['merged']:,} of them; peft's own merge of each differs by at most "
+        f"{weights['merge_difference']:.2g} of its largest value, in float32."
+        if weights["merged"]
+        else ""
+    )
+    return f"""## Verification
+
+{verification["rule"]}
+
+All {weights["tensors"]:,} tensors ({weights["bytes"]:,} bytes, {verification["dtype"]}) are equal.{merged} `inv_freq`
+({positions["frequencies"]} frequencies) differs from the training model's by {positions["inv_freq_difference"]:.2g}
+(relative), and by {positions["inv_freq_difference_by_legacy_keys"]:.2g} when computed from {keys} alone. The sha256 of
+every file is in `verification.json`."""

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lit_long_hub.proof_kinds import LOGITS
+
 
 @dataclass(frozen=True)
 class ContextFacts:
@@ -27,6 +29,9 @@ class ContextFacts:
 
     own_code: list[str]
     """Python files the model needs (``auto_map``); empty for stock models."""
+
+    proof_kind: str = LOGITS
+    """What was compared: ``logits``, or ``weights`` where the model was converted while it was published."""
 
 
 def context_facts(folder: Path) -> ContextFacts | None:
@@ -53,6 +58,7 @@ def context_facts(folder: Path) -> ContextFacts | None:
         base_model=record.get("base_model"),
         proved=None if verification is None else verification.get("passed") is True,
         own_code=sorted(codes),
+        proof_kind=str((verification or {}).get("kind", LOGITS)),
     )
 
 
@@ -69,7 +75,8 @@ def facts_text(folder: Path, facts: ContextFacts) -> str:
     rope = ", ".join(
         f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in _short(facts.rope)
     )
-    proof = {True: "compared with the training model by its publisher", False: "FAILED its proof", None: "none"}
+    compared = "compared" if facts.proof_kind == LOGITS else "weights, positions and tokenizer (no logits) compared"
+    proof = {True: f"{compared} with the training model by its publisher", False: "FAILED its proof", None: "none"}
     lines = [
         f"  context     {length}",
         f"  positions   {rope}",

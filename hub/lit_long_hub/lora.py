@@ -90,6 +90,19 @@ class MergedWeights:
         else:
             yield from self._base.blocks(self._base_names[name])
 
+    def parts(self, name: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None:
+        """The base's matrix and the adapter's two (``lora_A``, ``lora_B``), unmerged; None where nothing is merged."""
+        if name not in self._low_rank:
+            return None
+        down, up = (self._adapter.read(self._low_rank[name][part]) for part in ("lora_A", "lora_B"))
+        return self._base.read(self._base_names[name]), down, up
+
+    def origin(self, name: str) -> tuple[WeightSource, str]:
+        """Where a tensor that nothing is merged into is read, and its name there."""
+        if name in self._trained:
+            return self._adapter, self._trained[name]
+        return self._base, self._base_names[name]
+
     def _merge(self, name: str) -> Iterator[torch.Tensor]:
         down, up = (self._adapter.read(self._low_rank[name][part]).float() for part in ("lora_A", "lora_B"))
         rank, width = down.shape

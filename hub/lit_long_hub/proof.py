@@ -11,14 +11,16 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from lit_long_hub.config_files import read_config
 from lit_long_hub.fresh_process import DoesNotLoadError, run_reader
 from lit_long_hub.legacy_rope import legacy_rope
+from lit_long_hub.proof_kinds import LOGITS
 from lit_long_hub.reference import PROMPT_SEED, Reference
 from lit_long_hub.weights import INDEX_NAME
 
@@ -29,26 +31,20 @@ LOGIT_TOLERANCE = 1e-4
 FREQUENCY_TOLERANCE = 1e-5
 """Relative; between float32 frequencies and the float64 formula. A wrong base differs by percents."""
 
-LOGITS, WEIGHTS = "logits", "weights"
-"""Kinds of proof: the folder's logits were compared; or, while it was streamed to the Hub, its weights bit by bit."""
-
 TEXTS = ["The quick brown fox jumps over 13 lazy dogs.", "  Zwölf Boxkämpfer\n\tjagen 漢字 🙂 <|end|> x=1;"]
 Reader = Callable[..., dict[str, Any]]
 """Called as ``proof_reader.read_folder``."""
 
 
-class Rotary(Protocol):
-    """The live positions of a model."""
+@dataclass(frozen=True)
+class LiveRotary:
+    """The positions of the training model, where nothing else of it was measured."""
 
-    @property
-    def inv_freq(self) -> torch.Tensor:
-        """Float64 [D/2]."""
-        ...
+    inv_freq: torch.Tensor
+    """Live rotary frequencies, float64 [D/2]."""
 
-    @property
-    def attention_scaling(self) -> float:
-        """Factor on cos and sin."""
-        ...
+    attention_scaling: float
+    """Factor on cos and sin."""
 
 
 def rule(*, custom_code: bool = False) -> str:
@@ -231,7 +227,7 @@ def _compare_losses(
 
 
 def compare_positions(
-    folder: Path, reference: Rotary, reading: Mapping[str, Any], problems: list[str]
+    folder: Path, reference: Reference | LiveRotary, reading: Mapping[str, Any], problems: list[str]
 ) -> dict[str, Any]:
     """Compare live frequencies, and those that older readers compute, with the training model's.
 

@@ -1,7 +1,9 @@
 """Publishes a proved release on the Hub."""
 
+from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from lit_long.errors import UserError
 from lit_long_hub.licence_rules import licence_problems
@@ -50,22 +52,51 @@ def push_release(
     """
     check_repo_id(repo_id)
     release = validate_release(folder)
+    check_licence(release, repo_id)
+    target = release_target(repo_id, release.config, tag=tag, public=public, message=message, replace=replace)
+    uploads = [Upload(name, release.folder / name, release.sha256.get(name)) for name in _small_first(release)]
+    return publish(hub_client(endpoint=endpoint, token=token), target, uploads, total=len(uploads), progress=progress)
+
+
+def check_licence(release: Release, repo_id: str) -> None:
+    """Refuse a release that its licence does not allow to publish so.
+
+    Args:
+        release: What is to be published.
+        repo_id: Where.
+
+    Raises:
+        UserError: With every duty that is not met.
+    """
     if problems := licence_problems(repo_id, release.head, release.folder):
         raise UserError(
             f"{release.folder} cannot be published as {repo_id}:\n"
             + "\n".join(f"  - {problem}" for problem in problems)
         )
-    target = Target(
+
+
+def release_target(
+    repo_id: str, config: Mapping[str, Any], *, tag: str | None, public: bool, message: str | None, replace: str | None
+) -> Target:
+    """Where and how a release is published.
+
+    Args:
+        repo_id: ``organisation/name``.
+        config: The content of config.json.
+        tag: As ``push_release`` has it; so the others.
+        public: Whether everybody may see it.
+        message: Title of the commit.
+        replace: Somebody else's commit that may be replaced.
+    """
+    return Target(
         repo_id=repo_id,
         kind="model",
-        message=message or f"{release.config['max_position_embeddings']:,} tokens of context",
+        message=message or f"{config['max_position_embeddings']:,} tokens of context",
         tag=tag,
         public=public,
         replace=replace,
         stale=_is_stale,
     )
-    uploads = [Upload(name, release.folder / name, release.sha256.get(name)) for name in _small_first(release)]
-    return publish(hub_client(endpoint=endpoint, token=token), target, uploads, total=len(uploads), progress=progress)
 
 
 def check_repo_id(repo_id: str) -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 import struct
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from lit_long_hub.front_matter import front_matter_problems
 from lit_long_hub.legacy_rope import legacy_rope
 from lit_long_hub.licence import front_matter
 from lit_long_hub.proof import VERIFICATION_NAME
+from lit_long_hub.proof_kinds import LOGITS, WEIGHTS
 from lit_long_hub.safe_files import is_safe_type
 from lit_long_hub.weights import INDEX_NAME, SINGLE_NAME
 
@@ -43,12 +45,17 @@ class Release:
     config: dict[str, Any]
     """The content of config.json."""
 
+    proof: str
+    """Kind of its proof: ``logits``, or ``weights`` where it was converted while it was published."""
 
-def validate_release(folder: str | Path) -> Release:
+
+def validate_release(folder: str | Path, *, to_come: Mapping[str, Collection[str]] | None = None) -> Release:
     """Check a folder that ``lit-long export`` wrote.
 
     Args:
         folder: The release.
+        to_come: For a release that is converted while it is published: name of each weight file to the tensors that it
+            will hold. Neither the files nor their proof are looked for.
 
     Returns:
         What it holds.
@@ -73,7 +80,7 @@ def validate_release(folder: str | Path) -> Release:
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
     config = _json(folder / "config.json", problems) or {}
-    verification = _json(folder / VERIFICATION_NAME, problems) or {}
+    verification = (_json(folder / VERIFICATION_NAME, problems) or {}) if to_come is None else {}
     head: dict[str, Any] = {}
     if (folder / "README.md").is_file():
         head = front_matter((folder / "README.md").read_text(errors="replace"))
@@ -81,15 +88,15 @@ def validate_release(folder: str | Path) -> Release:
         problems += [] if head else ["README.md: it has no front matter"]
     else:
         problems.append("README.md is missing")
-    problems += _proof_problems(verification, folder)
+    problems += _proof_problems(verification, folder) if to_come is None else []
     problems += _position_problems(config)
-    problems += _weight_problems(folder)
+    problems += _weight_problems(folder, to_come)
     problems += _tokenizer_problems(folder, config)
     problems += _content_problems(folder, files, config)
     if problems:
         raise UserError(f"{folder} cannot be published:\n" + "\n".join(f"  - {problem}" for problem in problems))
     proved = {name: str(entry["sha256"]) for name, entry in verification.get("files", {}).items()}
-    return Release(folder, files, proved, head, config)
+    return Release(folder, files, proved, head, config, str(verification.get("kind", LOGITS)))
 
 
 def _json(path: Path, problems: list[str]) -> Any:
@@ -106,6 +113,8 @@ def _json(path: Path, problems: list[str]) -> Any:
 def _proof_problems(verification: dict[str, Any], folder: Path) -> list[str]:
     if not verification:
         return ["it has no proof: verification.json holds nothing. Export again, without leaving the proof out"]
+    if (kind := verification.get("kind", LOGITS)) not in (LOGITS, WEIGHTS):
+        return [f"verification.json is of a kind of proof that is not known here: {kind!r}"]
     if verification.get("passed") is not True:
         return ["verification.json says that it is not the model that was trained"]
     files = verification.get("files")
@@ -148,7 +157,7 @@ def _position_problems(config: dict[str, Any]) -> list[str]:
     return problems
 
 
-def _weight_problems(folder: Path) -> list[str]:
+def _weight_problems(folder: Path, to_come: Mapping[str, Collection[str]] | None) -> list[str]:
     index_path = folder / INDEX_NAME
     problems: list[str] = []
     expected: dict[str, set[str] | None] = {SINGLE_NAME: None}
@@ -161,6 +170,11 @@ def _weight_problems(folder: Path) -> list[str]:
             names = expected.setdefault(str(name), set())
             assert names is not None
             names.add(tensor)
+    if to_come is not None:
+        agree = expected.keys() == to_come.keys() and all(
+            tensors in (None, set(to_come[name])) for name, tensors in expected.items()
+        )
+        return problems if agree else [*problems, f"{INDEX_NAME} and the files to come do not agree"]
     for name, tensors in expected.items():
         problems += _shard_problems(folder / name, tensors)
     strays = sorted(path.name for path in folder.glob("*.safetensors") if path.name not in expected)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import torch
+from torch.distributed.checkpoint.metadata import Metadata
 
 from lit_long.errors import UserError
 from lit_long.model.shard_reader import ShardReader
@@ -87,6 +88,10 @@ class ShardedWeights:
     def blocks(self, name: str) -> Iterator[torch.Tensor]:
         """The pieces of a tensor, as the ranks stored them."""
         return self._reader.blocks(self._names[name])
+
+    def place(self, name: str) -> tuple[Path, Metadata, str]:
+        """The folder, its table of contents and the tensor's name there, for another reader."""
+        return self._reader.path, self._reader.table, self._names[name]
 
 
 class SafetensorsWeights:

@@ -40,9 +40,14 @@ class ShardReader:
     """
 
     def __init__(self, path: Path) -> None:
-        table = read_table(path)
-        found = table.state_dict_metadata.items()
-        self._path, self._places = path, table.storage_data
+        self.path = path
+        """The folder."""
+
+        self.table = read_table(path)
+        """Its table of contents."""
+
+        found = self.table.state_dict_metadata.items()
+        self._places = self.table.storage_data
         self.tensors = {name: entry for name, entry in found if isinstance(entry, TensorStorageMetadata)}
         """Name in the checkpoint to shape (``size``) and dtype (``properties.dtype``) of every tensor."""
 
@@ -108,12 +113,12 @@ class ShardReader:
             place = self._places.get(MetadataIndex(name, chunk.offsets))
             if place is None or getattr(place, "transform_descriptors", None):
                 what = "has no place for" if place is None else "holds a transformed (compressed) copy of"
-                raise UserError(f"{self._path} {what} {name}: it is damaged or was written by something else.")
+                raise UserError(f"{self.path} {what} {name}: it is damaged or was written by something else.")
             if prod(chunk.sizes):  # a rank may have had no row of it
                 at, shape = tuple(chunk.offsets), tuple(chunk.sizes)
-                pieces[at] = _Piece(at, shape, self._path / place.relative_path, place.offset, place.length)
+                pieces[at] = _Piece(at, shape, self.path / place.relative_path, place.offset, place.length)
         if sum(prod(piece.shape) for piece in pieces.values()) != prod(entry.size):
-            raise UserError(f"{self._path} does not hold all of {name}: it is damaged. Try an older checkpoint.")
+            raise UserError(f"{self.path} does not hold all of {name}: it is damaged. Try an older checkpoint.")
         return [pieces[at] for at in sorted(pieces)]
 
     def _load(self, name: str, piece: _Piece) -> torch.Tensor:

@@ -61,6 +61,31 @@ def test_a_killed_push_leaves_the_old_release_and_is_taken_up(hub, first_release
     assert remote_contents(hub, REPO) == contents(second_release)
 
 
+def test_a_killed_push_of_a_checkpoint_is_taken_up(hub, first_release, tmp_path):
+    """It was converting and sending; what arrived is not sent again, and what it left on the disk is gone."""
+    assert finish(start(hub, "push", first_release, "--repo-id", REPO))[0] == 0
+    checkpoint, work = first_release.with_name("model.ckpt"), tmp_path / "work"
+    arguments = ("push", checkpoint, "--repo-id", REPO, "--license", "apache-2.0", "--dtype", "bfloat16")
+    arguments += ("--max-shard-size", "10KB", "--work-dir", work, "--tag", "v1")
+    hub.requests.clear()
+    hub.fail("PUT", "/lfs/", times=1)  # the first arrives
+    hub.fail("PUT", "/lfs/", kind="stall", times=100)
+    process = start(hub, *arguments)
+    kill_when(process, lambda: len(hub.seen("PUT", "/lfs/")) == 2)
+    assert len(list(work.glob("*.safetensors"))) == 1
+    assert remote_contents(hub, REPO) == contents(first_release)
+    arrived = hub.seen("PUT", "/lfs/")[0]
+    hub.faults.clear()
+    code, out, err = finish(start(hub, *arguments))
+    assert code == 0, err
+    assert "no logits" in out
+    assert hub.seen("PUT", "/lfs/").count(arrived) == 1
+    assert not work.exists()
+    remote = remote_contents(hub, REPO, "v1")
+    assert len([name for name in remote if name.endswith(".safetensors")]) == 6
+    assert str(tmp_path).encode() not in b"".join(remote.values())
+
+
 def test_a_push_killed_after_its_commit_is_taken_up(hub, first_release):
     hub.fail("POST", "/tag/", kind="stall")
     process = start(hub, "push", first_release, "--repo-id", REPO, "--tag", "v1")
@@ -92,6 +117,8 @@ def test_a_killed_pull_loads_nowhere_and_is_taken_up(hub, first_release, tmp_pat
         (("pull", "acme/nothing"), "no such repository"),
         (("push", "nowhere", "--repo-id", "acme/x"), "nowhere is no folder"),
         (("push", "tests", "--repo-id", "acme/x"), "has no config.json"),
+        (("push", "tests", "--repo-id", "acme/x", "--dtype", "float16"), "--dtype belongs to a checkpoint"),
+        (("push", "gone.ckpt", "--repo-id", "acme/x"), "No checkpoint at gone.ckpt"),
     ],
 )
 def test_mistakes_are_one_message_and_exit_code_2(hub, arguments, message):

@@ -6,14 +6,13 @@ Only the standard library is imported here, so that ``--help`` answers at once.
 import json
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from lit_long.cli.command import Command
+from lit_long_hub.cli.export_options import add_export_options, export_options
+from lit_long_hub.cli.progress import progress_bars
 
 if TYPE_CHECKING:
-    from lit_long_hub.convert import Progress
     from lit_long_hub.export import ExportResult
 
 
@@ -25,40 +24,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--output", required=True, metavar="DIR", help="folder to write: new, empty or an earlier export"
     )
-    parser.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16", "float16"),
-        help="dtype of the weights (default: the checkpoint's; float32 where LoRA is merged)",
-    )
-    parser.add_argument(
-        "--max-shard-size", default="5GB", metavar="SIZE", help="largest weight file, such as 500MB (default: 5GB)"
-    )
-    parser.add_argument(
-        "--license", metavar="ID", help="Hub id of the licence (default: what the base model's card says)"
-    )
-    parser.add_argument("--base-model", metavar="MODEL", help="Hub id or folder (default: what the checkpoint says)")
-    parser.add_argument("--tokenizer", metavar="MODEL", help="Hub id or folder (default: what the checkpoint says)")
-    parser.add_argument(
-        "--config-from",
-        metavar="MODEL",
-        help="for a checkpoint of your own LightningModule: folder or Hub id with the config that was trained",
-    )
-    parser.add_argument(
-        "--module",
-        default="model",
-        metavar="NAME",
-        help="its attribute that is the transformers model (default: model)",
-    )
-    parser.add_argument(
-        "--native-length", type=int, metavar="N", help="its base model's context (default: the config's own length)"
-    )
-    parser.add_argument("--report", metavar="FILE", help="report.md of `lit-long evaluate`, shown in the card")
-    parser.add_argument(
-        "--language", action="append", default=[], metavar="CODE", help="ISO 639 code for the card (repeatable)"
-    )
-    parser.add_argument(
-        "--dataset", action="append", default=[], metavar="ID", help="Hub id of the data for the card (repeatable)"
-    )
+    add_export_options(parser)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -74,27 +40,15 @@ def run(args: Namespace) -> int:
     from transformers.utils.logging import disable_progress_bar
 
     from lit_long_hub.export import export_checkpoint
-    from lit_long_hub.plain_checkpoint import PlainModel
     from lit_long_hub.proof import ExportMismatchError
 
-    plain = None
-    if args.config_from is not None:
-        plain = PlainModel(args.config_from, args.module, args.native_length)
     disable_progress_bar()  # transformers' own, which would come between ours
     try:
-        with _progress() as progress:
+        with progress_bars() as progress:
             result = export_checkpoint(
                 args.checkpoint,
                 args.output,
-                dtype=args.dtype,
-                max_shard_size=args.max_shard_size,
-                license=args.license,
-                base_model=args.base_model,
-                tokenizer=args.tokenizer,
-                report=args.report,
-                plain=plain,
-                languages=args.language,
-                datasets=args.dataset,
+                **export_options(args),
                 progress=progress,
             )
     except ExportMismatchError as error:
@@ -102,24 +56,6 @@ def run(args: Namespace) -> int:
         return 1
     print(_as_json(result) if args.json else _as_text(result))
     return 0
-
-
-@contextmanager
-def _progress() -> Iterator["Progress"]:
-    """A progress bar on stderr, one line for each kind of work."""
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-    from rich.progress import TaskID
-
-    with Bar(console=Console(stderr=True)) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def show(text: str, done: int, total: int) -> None:
-            if text not in tasks:
-                tasks[text] = bar.add_task(text, total=total)
-            bar.update(tasks[text], completed=done)
-
-        yield show
 
 
 def _as_text(result: "ExportResult") -> str:

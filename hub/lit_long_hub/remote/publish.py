@@ -26,7 +26,10 @@ MARK = "Published by lit-long push."
 _SMALL = 1_000_000
 """Bytes up to which files go together, with the commit, instead of one at a time before it."""
 
-_COMMIT_ATTEMPTS = 5
+_ALWAYS_LARGE = 10_000_000
+"""Bytes above which the Hub keeps every file apart from git, whatever the repository's .gitattributes say."""
+
+_ATTEMPTS = 5
 _RETRIED = (429, 500, 502, 503, 504)
 Progress = Callable[[str, int, int], None]
 
@@ -132,13 +135,12 @@ def publish(
         before = remote_tree(api, target.repo_id, kind=target.kind, revision=head)
         _refuse_foreign(api, target, head, before)
         tagged = _tag_commit(api, target)
-        wanted, operations, unchanged = _stage(api, target, uploads, before, total, report)
+        if tagged not in (None, head):
+            raise _tag_taken(target, tagged)
+        wanted, operations, unchanged = _stage(api, target, uploads, before, total, report, pause)
         deleted = sorted(path for path in before if path not in wanted and target.stale(path))
-        if tagged is not None and (tagged != head or operations or deleted):
-            raise UserError(
-                f"{target.repo_id} already has a tag {target.tag!r}, at commit {tagged[:12]}, with other content. Tags "
-                "are what readers pin, so they are never moved: give another --tag."
-            )
+        if tagged is not None and (operations or deleted):
+            raise _tag_taken(target, tagged)
         commit = head
         if operations or deleted:
             report("Committing", 0, 1)
@@ -200,6 +202,13 @@ def _tag_commit(api: "HfApi", target: Target) -> str | None:
     return next((ref.target_commit for ref in refs.tags if ref.name == target.tag), None)
 
 
+def _tag_taken(target: Target, commit: str) -> UserError:
+    return UserError(
+        f"{target.repo_id} already has a tag {target.tag!r}, at commit {commit[:12]}, with other content. Tags are "
+        "what readers pin, so they are never moved: give another --tag."
+    )
+
+
 def _stage(
     api: "HfApi",
     target: Target,
@@ -207,6 +216,7 @@ def _stage(
     before: dict[str, RemoteFile],
     total: int,
     report: Progress,
+    pause: float,
 ) -> tuple[dict[str, _Wanted], "dict[str, CommitOperationAdd]", list[str]]:
     from huggingface_hub import CommitOperationAdd
 
@@ -227,16 +237,36 @@ def _stage(
             unchanged.append(upload.path)
         else:
             content = upload.content if isinstance(upload.content, bytes) else str(upload.content)
+            if upload.temporary and isinstance(upload.content, Path) and size <= _ALWAYS_LARGE:
+                content = upload.content.read_bytes()  # the Hub may want it with the commit, when the file is gone
             operation = CommitOperationAdd(upload.path, content)
             if operation.upload_info.sha256.hex() != sha256:
                 raise UserError(f"{upload.path} changed while it was read. Nothing was published.")
             operations[upload.path] = operation
             if upload.temporary or size > _SMALL:
-                api.preupload_lfs_files(target.repo_id, additions=[operation], repo_type=target.kind, free_memory=False)
+                _preupload(api, target, operation, pause)
         if upload.temporary and isinstance(upload.content, Path):
             upload.content.unlink()
         report("Uploading", done + 1, total)
     return wanted, operations, unchanged
+
+
+def _preupload(api: "HfApi", target: Target, operation: "CommitOperationAdd", pause: float) -> None:
+    """Send a large file before the commit; what the Hub has already, it says so itself."""
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError
+
+    for attempt in range(_ATTEMPTS):
+        try:
+            api.preupload_lfs_files(target.repo_id, additions=[operation], repo_type=target.kind, free_memory=False)
+            return
+        except (HfHubHTTPError, HTTPError, RuntimeError) as error:
+            # The client hides what failed in a transfer behind a RuntimeError.
+            failure = error if isinstance(error, (HfHubHTTPError, HTTPError)) else error.__cause__
+            if not isinstance(failure, (HfHubHTTPError, HTTPError)):
+                raise
+            if status_of(failure) not in (None, *_RETRIED) or attempt == _ATTEMPTS - 1:
+                raise failure from None
+            time.sleep(pause * 2**attempt)
 
 
 def _commit(
@@ -253,7 +283,7 @@ def _commit(
     from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
     operations: list[Any] = [*additions, *(CommitOperationDelete(path) for path in deleted)]
-    for attempt in range(_COMMIT_ATTEMPTS):
+    for attempt in range(_ATTEMPTS):
         try:
             made = api.create_commit(
                 target.repo_id,
@@ -281,7 +311,7 @@ def _commit(
                     f"{target.repo_id} was changed by somebody else while this ran (now at {now[:12]}). Nothing was "
                     "published. Look at that change and run the command again."
                 ) from error
-            if attempt == _COMMIT_ATTEMPTS - 1:
+            if attempt == _ATTEMPTS - 1:
                 raise
             time.sleep(pause * 2**attempt)
     raise AssertionError("unreachable")
