@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from lit_long_hub.adapter_card import AdapterFacts, adapter_usage
 from lit_long_hub.card_sections import data_mix, limits, stages, weights_verification
 from lit_long_hub.evaluation_results import EvaluationResults
 from lit_long_hub.privacy import is_local, public_source
@@ -61,6 +62,9 @@ class CardFacts:
     datasets: tuple[str, ...] = ()
     """Hub ids of the data, as the user gave them."""
 
+    adapter: AdapterFacts | None = None
+    """Of an adapter, what it belongs to; None for whole models."""
+
 
 def model_card(facts: CardFacts) -> str:
     """The text of README.md.
@@ -88,7 +92,7 @@ def model_card(facts: CardFacts) -> str:
 def _front_matter(facts: CardFacts) -> dict[str, Any]:
     head: dict[str, Any] = dict(facts.licence)
     if facts.base_model:
-        head |= {"base_model": facts.base_model, "base_model_relation": "finetune"}
+        head |= {"base_model": facts.base_model, "base_model_relation": "adapter" if facts.adapter else "finetune"}
     if facts.languages:
         head["language"] = list(facts.languages)
     if facts.datasets:
@@ -98,7 +102,11 @@ def _front_matter(facts: CardFacts) -> dict[str, Any]:
         tags.append("lora")
     if _needs_code(facts):
         tags.append("custom_code")
-    head |= {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": tags}
+    head |= {
+        "library_name": "peft" if facts.adapter else "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": tags,
+    }
     if facts.results.index:
         head["model-index"] = [{"name": _name(facts), "results": facts.results.index}]
     return head
@@ -137,7 +145,9 @@ def _introduction(facts: CardFacts) -> str:
         "",
         f"{base} {how} with lit-long; {facts.parameters:,} parameters.",
     ]
-    if facts.record.get("lora"):
+    if facts.adapter:
+        lines[-1] = f"A LoRA adapter of {facts.parameters:,} parameters: {base} {how} with lit-long."
+    elif facts.record.get("lora"):
         lines[-1] += " It was trained with LoRA; the adapter is merged into these weights."
     if str(facts.licence.get("license", "")).startswith("llama"):
         lines += ["", "Built with Llama."]
@@ -186,6 +196,8 @@ def _context(facts: CardFacts) -> str:
 
 
 def _usage(facts: CardFacts) -> str:
+    if facts.adapter and facts.base_model:
+        return adapter_usage(facts.base_model, facts.adapter, facts.verification)
     length = facts.record["rope"]["context_length"]
     comment = "  # this folder, or the id of its repository"
     if _needs_code(facts):

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lit_long_hub.adapter import whole_tensors
+from lit_long_hub.adapter_card import AdapterFacts
 from lit_long_hub.atomic_file import copy_file, write_json, write_text
 from lit_long_hub.card import CardFacts, model_card
 from lit_long_hub.config_files import write_generation_config
@@ -52,6 +54,7 @@ def write_card(inputs: ReleaseInputs, folder: Path, verification: Mapping[str, A
         results=evaluation.results if evaluation else EvaluationResults(),
         languages=tuple(inputs.options.languages),
         datasets=tuple(inputs.options.datasets),
+        adapter=None if inputs.adapter is None else AdapterFacts(inputs.adapter.revision, whole_tensors(inputs.plan)),
     )
     write_text(folder / "README.md", model_card(facts))
     return "README.md"

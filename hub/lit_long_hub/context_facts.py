@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lit_long_hub.adapter_card import adapter_snippet
 from lit_long_hub.proof_kinds import LOGITS
 
 
@@ -30,6 +31,11 @@ class ContextFacts:
     own_code: list[str]
     """Python files the model needs (``auto_map``); empty for stock models."""
 
+    adapter_of: str | None = None
+    """Of an adapter, the Hub id of its base model."""
+
+    adapter_revision: str | None = None
+
     proof_kind: str = LOGITS
     """What was compared: ``logits``, or ``weights`` where the model was converted while it was published."""
 
@@ -48,6 +54,7 @@ def context_facts(folder: Path) -> ContextFacts | None:
         "rope_theta": config.get("rope_theta", 10_000.0),
         **(config.get("rope_scaling") or {"rope_type": "default"}),
     }
+    adapter = _read(folder / "adapter_config.json") or {}
     codes = {str(value).split(".")[0] + ".py" for value in (config.get("auto_map") or {}).values()}
     return ContextFacts(
         model_type=str(config.get("model_type")),
@@ -58,6 +65,8 @@ def context_facts(folder: Path) -> ContextFacts | None:
         base_model=record.get("base_model"),
         proved=None if verification is None else verification.get("passed") is True,
         own_code=sorted(codes),
+        adapter_of=adapter.get("base_model_name_or_path"),
+        adapter_revision=adapter.get("revision"),
         proof_kind=str((verification or {}).get("kind", LOGITS)),
     )
 
@@ -80,7 +89,8 @@ def facts_text(folder: Path, facts: ContextFacts) -> str:
     lines = [
         f"  context     {length}",
         f"  positions   {rope}",
-        f"  model       {facts.model_type}, {facts.dtype or 'dtype not stated'}"
+        f"  model       {'adapter of ' + facts.adapter_of + ', ' if facts.adapter_of else ''}{facts.model_type}, "
+        + (facts.dtype or "dtype not stated")
         + (f", from {facts.base_model}" if facts.base_model else ""),
         f"  proof       {proof[facts.proved]}",
     ]
@@ -89,6 +99,8 @@ def facts_text(folder: Path, facts: ContextFacts) -> str:
             f"  own code    {', '.join(facts.own_code)}: read it before you load it with trust_remote_code=True"
         )
     lines += ["", "Run it:"]
+    if facts.adapter_of is not None:
+        return "\n".join([*lines, *adapter_snippet(str(folder), facts.adapter_of, facts.adapter_revision).split("\n")])
     lines.append(f"  lit-long evaluate {folder} --corpus CORPUS --output runs/report")
     if not facts.own_code:
         lines.append(

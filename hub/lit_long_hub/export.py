@@ -10,27 +10,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lit_long.errors import UserError
 from lit_long_hub import proof_reader
-from lit_long_hub.architecture import Architecture
+from lit_long_hub.adapter import ADAPTER_CONFIG_NAME, adapter_config
 from lit_long_hub.atomic_file import write_json
-from lit_long_hub.checkpoint import Checkpoint
 from lit_long_hub.companions import write_card, write_companions
 from lit_long_hub.config_files import write_config
 from lit_long_hub.convert import Progress, write_weights
 from lit_long_hub.custom_code import decay_length, write_code
-from lit_long_hub.inputs import ExportOptions, read_inputs
+from lit_long_hub.inputs import ExportOptions, ReleaseInputs, read_inputs
 from lit_long_hub.output_folder import prepare_folder
 from lit_long_hub.plain_checkpoint import PlainModel
 from lit_long_hub.proof import TEXTS, VERIFICATION_NAME, ExportMismatchError, prove, withdraw
 from lit_long_hub.reference import make_prompts, measure_reference
 from lit_long_hub.release_files import hashes_of
-from lit_long_hub.release_weights import ReleaseWeights
 from lit_long_hub.report import copy_plots
 from lit_long_hub.resume import end_record, export_key, finished_files, start_record
-from lit_long_hub.tokenizer_files import TokenizerFiles, load_tokenizer
+from lit_long_hub.tokenizer_files import load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -72,6 +68,7 @@ def export_checkpoint(
     languages: Sequence[str] = (),
     datasets: Sequence[str] = (),
     plain: PlainModel | None = None,
+    adapter: bool = False,
     verify: bool = True,
     progress: Progress | None = None,
 ) -> ExportResult:
@@ -91,6 +88,7 @@ def export_checkpoint(
         languages: ISO 639 codes for the card, such as ``en``.
         datasets: Hub ids of the data for the card.
         plain: For a checkpoint of another LightningModule than lit-long's: where its config is.
+        adapter: Of a LoRA run, release the adapter alone; its base must be public. By default it is merged into it.
         verify: Whether to prove the folder. Without a proof there is no verification.json and the card is silent on it.
         progress: Called with a text, the steps done and the steps in all.
 
@@ -113,10 +111,10 @@ def export_checkpoint(
         languages=languages,
         datasets=datasets,
         plain=plain,
+        adapter=adapter,
     )
     inputs = read_inputs(checkpoint, options)
     source, architecture, weights, plan = inputs.source, inputs.architecture, inputs.weights, inputs.plan
-
     key = export_key(source, plan, base_files=weights.base_files)
     finished = finished_files(output, plan, key)
     with _disk_errors(output):
@@ -126,10 +124,14 @@ def export_checkpoint(
         files = write_companions(inputs, output)
         files += write_weights(plan, weights.release, output, progress=progress, finished=finished)
         files += write_code(architecture.custom_code, output)
+        if inputs.adapter is not None:
+            assert weights.lora is not None
+            write_json(output / ADAPTER_CONFIG_NAME, adapter_config(weights.lora, inputs.adapter))
+            files.append(ADAPTER_CONFIG_NAME)
         files.append(write_config(output, inputs.config))
         verification = None
         if verify:
-            verification = _verify(source, architecture, weights, plan.dtype, inputs.words, output, files, progress)
+            verification = _verify(inputs, output, files, progress)
             files.append(VERIFICATION_NAME)
         files += copy_plots(inputs.evaluation, output) if inputs.evaluation else []
         files.append(write_card(inputs, output, verification))
@@ -145,16 +147,8 @@ def export_checkpoint(
     )
 
 
-def _verify(
-    source: Checkpoint,
-    architecture: Architecture,
-    weights: ReleaseWeights,
-    dtype: torch.dtype,
-    words: TokenizerFiles,
-    output: Path,
-    files: list[str],
-    progress: Progress,
-) -> dict[str, Any]:
+def _verify(inputs: ReleaseInputs, output: Path, files: list[str], progress: Progress) -> dict[str, Any]:
+    source, architecture, words, base = inputs.source, inputs.architecture, inputs.words, inputs.adapter
     prompts = make_prompts(
         vocab_size=int(architecture.config.vocab_size),
         native_length=source.native_length,
@@ -162,7 +156,9 @@ def _verify(
         decay_length=decay_length(source.record["config"]),
     )
     progress("Measuring the training model", 0, 1)
-    reference = measure_reference(architecture, weights, dtype=dtype, prompts=prompts)
+    reference = measure_reference(
+        architecture, inputs.weights, dtype=inputs.plan.dtype, prompts=prompts, adapter=base is not None
+    )
     progress("Measuring the training model", 1, 1)
     progress("Loading the folder in a fresh process", 0, 1)
     expected = proof_reader.read_tokenizer(load_tokenizer(words.folder, words.source), TEXTS)
@@ -172,6 +168,7 @@ def _verify(
             reference,
             expected | {"model_max_length": source.context_length},
             custom_code=architecture.custom_code is not None,
+            base=base,
         )
     except ExportMismatchError as error:
         if error.verification is not None:

@@ -18,7 +18,7 @@ class DoesNotLoadError(RuntimeError):
 
 
 def run_reader(
-    folder: Path, prompts: list[dict[str, Any]] | None, texts: list[str], *, custom_code: bool
+    folder: Path, prompts: list[dict[str, Any]] | None, texts: list[str], *, custom_code: bool, base: Path | None = None
 ) -> dict[str, Any]:
     """Run ``proof_reader`` on a folder in a new Python process.
 
@@ -27,6 +27,7 @@ def run_reader(
         prompts: See ``make_prompts``; None asks for the structure alone, without weights.
         texts: For the tokenizer.
         custom_code: Whether the release's own code may and must run.
+        base: Of an adapter, the folder of its base model.
 
     Returns:
         Its answer: tensors and plain data.
@@ -36,7 +37,8 @@ def run_reader(
     """
     with TemporaryDirectory() as scratch:
         asked, result = Path(scratch, "request.json"), Path(scratch, "result.pt")
-        asked.write_text(json.dumps({"prompts": prompts, "texts": texts, "custom_code": custom_code}))
+        request = {"prompts": prompts, "texts": texts, "custom_code": custom_code}
+        asked.write_text(json.dumps(request | {"base": None if base is None else str(base.resolve())}))
         # -P: else the reader's own directory, which is full of our modules, would come first in the import path.
         command = [sys.executable, "-P", proof_reader.__file__, str(folder.resolve()), str(asked), str(result)]
         # The folder must be enough by itself; CUDA is hidden, so that both sides compute on the CPU.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_long.errors import UserError
+from lit_long_hub.adapter import AdapterBase, find_base, open_adapter, plan_adapter
 from lit_long_hub.architecture import Architecture, read_architecture
 from lit_long_hub.checkpoint import Checkpoint, read_checkpoint
 from lit_long_hub.config_files import release_config, special_ids
@@ -52,6 +53,9 @@ class ExportOptions:
     plain: PlainModel | None = None
     """For a checkpoint of another LightningModule than lit-long's: where its config is."""
 
+    adapter: bool = False
+    """Whether a LoRA run's adapter is released by itself, and not merged into its base model."""
+
 
 @dataclass(frozen=True)
 class ReleaseInputs:
@@ -76,6 +80,9 @@ class ReleaseInputs:
 
     base_revision: str | None
     options: ExportOptions
+
+    adapter: AdapterBase | None = None
+    """The public base model of an adapter; None for whole models."""
 
     @property
     def public_base(self) -> str | None:
@@ -106,14 +113,22 @@ def read_inputs(checkpoint: str | Path, options: ExportOptions) -> ReleaseInputs
         raise UserError(f"For the card: {'; '.join(problems)}.")
     source = read_checkpoint(checkpoint, options.plain)
     architecture = read_architecture(source.record["config"])
-    base, revision = source.base_model(options.base_model)
-    weights = open_weights(source, architecture, base=base, revision=revision)
-    plan = plan_weights(
-        weights.release.specs(),
-        weights.release_names,
-        dtype=release_dtype(weights.release.specs(), options.dtype),
-        max_shard_size=options.max_shard_size,
-    )
+    base: str | None
+    revision: str | None
+    adapter = _adapter_base(source, architecture, options) if options.adapter else None
+    if adapter is not None:
+        base, revision = adapter.name, adapter.revision
+        weights = open_adapter(source, architecture, adapter)
+        plan = plan_adapter(weights, dtype=release_dtype(weights.release.specs(), options.dtype))
+    else:
+        base, revision = source.base_model(options.base_model)
+        weights = open_weights(source, architecture, base=base, revision=revision)
+        plan = plan_weights(
+            weights.release.specs(),
+            weights.release_names,
+            dtype=release_dtype(weights.release.specs(), options.dtype),
+            max_shard_size=options.max_shard_size,
+        )
     check_dtype(architecture.custom_code, plan.dtype)
     licence = find_licence(options.license, cached_folder(base, revision))
     evaluation = read_report(options.report, source.path) if options.report is not None else None
@@ -124,5 +139,15 @@ def read_inputs(checkpoint: str | Path, options: ExportOptions) -> ReleaseInputs
     token_ids = special_ids(architecture.config, words.token_ids)
     config = release_config(architecture, context_length=source.context_length, dtype=plan.dtype, token_ids=token_ids)
     return ReleaseInputs(
-        source, architecture, weights, plan, licence, evaluation, words, token_ids, config, base, revision, options
-    )
+        source, architecture, weights, plan, licence, evaluation, words, token_ids, config, base, revision, options,
+        adapter,
+    )  # fmt: skip
+
+
+def _adapter_base(source: Checkpoint, architecture: Architecture, options: ExportOptions) -> AdapterBase:
+    if architecture.custom_code is not None:
+        raise UserError(
+            "This run has xPos positions, which need code of their own beside whole weights; an adapter would be "
+            "loaded into a stock model without them. Export the merged model, without --adapter."
+        )
+    return find_base(source, options.base_model)

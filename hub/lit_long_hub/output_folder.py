@@ -21,9 +21,10 @@ from lit_long_hub.tokenizer_files import TOKENIZER_FILES
 
 RECORD_NAME = "lit_long.json"
 WRITER = "lit-long"
-_REMOVED_FIRST = ("config.json", "README.md", "model.safetensors.index.json")
+_REMOVED_FIRST = ("config.json", "adapter_config.json", "README.md", "model.safetensors.index.json")
 _REMOVED = ("config.json.refused", "NOTICE", "generation_config.json", VERIFICATION_NAME, *TOKENIZER_FILES)
-_PATTERNS = ("model.safetensors", "model-?????-of-?????.safetensors", f"{PLOT_FOLDER}/*.png", ".*.tmp", *CODE_PATTERNS)
+_WEIGHTS = ("model.safetensors", "model-?????-of-?????.safetensors", "adapter_model.safetensors")
+_PATTERNS = (*_WEIGHTS, f"{PLOT_FOLDER}/*.png", ".*.tmp", *CODE_PATTERNS)
 
 
 def check_folder(folder: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from lit_long_hub.adapter import ADAPTER_CONFIG_NAME, AdapterBase
 from lit_long_hub.config_files import read_config
 from lit_long_hub.fresh_process import DoesNotLoadError, run_reader
 from lit_long_hub.legacy_rope import legacy_rope
@@ -47,17 +48,21 @@ class LiveRotary:
     """Factor on cos and sin."""
 
 
-def rule(*, custom_code: bool = False) -> str:
+def rule(*, custom_code: bool = False, adapter: bool = False) -> str:
     """What a proof asks, in words.
 
     Args:
         custom_code: Whether the release's own code is run.
+        adapter: Whether the release is an adapter.
     """
     reader = "transformers and the folder's own code (trust_remote_code=True)" if custom_code else "plain transformers"
+    what, how = "Weights are", f"the folder, loaded by {reader} in a fresh process,"
+    if adapter:
+        what = "The adapter's weights are"
+        how = "the base model with this folder's config (transformers) and this adapter (peft), in a fresh process,"
     return (
-        "Weights are rounded to the release's dtype on both sides and computed with in float32; the logits of the "
-        f"folder, loaded by {reader} in a fresh process, may differ from the training model's by at most "
-        f"{LOGIT_TOLERANCE:g} of the largest logit."
+        f"{what} rounded to the release's dtype on both sides and computed with in float32; the logits of {how} may "
+        f"differ from the training model's by at most {LOGIT_TOLERANCE:g} of the largest logit."
     )
 
 
@@ -75,7 +80,12 @@ class ExportMismatchError(RuntimeError):
 
 
 def read_in_fresh_process(
-    folder: Path, prompts: list[dict[str, Any]], texts: list[str], *, custom_code: bool = False
+    folder: Path,
+    prompts: list[dict[str, Any]],
+    texts: list[str],
+    *,
+    custom_code: bool = False,
+    base: Path | None = None,
 ) -> dict[str, Any]:
     """Run ``proof_reader`` on a folder in a new Python process.
 
@@ -84,12 +94,13 @@ def read_in_fresh_process(
         prompts: See ``make_prompts``.
         texts: For the tokenizer.
         custom_code: Whether the release's own code may and must run.
+        base: Of an adapter, the folder of its base model.
 
     Raises:
         ExportMismatchError: The folder does not load there.
     """
     try:
-        return run_reader(folder, prompts, texts, custom_code=custom_code)
+        return run_reader(folder, prompts, texts, custom_code=custom_code, base=base)
     except DoesNotLoadError as error:
         raise ExportMismatchError(f"{folder} does not load with plain transformers: {error}") from error
 
@@ -100,6 +111,7 @@ def prove(
     tokenizer: Mapping[str, Any],
     *,
     custom_code: bool = False,
+    base: AdapterBase | None = None,
     reader: Reader = read_in_fresh_process,
 ) -> dict[str, Any]:
     """Compare a release with the training model.
@@ -110,6 +122,7 @@ def prove(
         tokenizer: ``proof_reader.read_tokenizer`` of the tokenizer that was trained with, on ``TEXTS``, with
             ``model_max_length`` set to the context length.
         custom_code: Whether the release holds code of its own; only then is any run.
+        base: Of an adapter, its base model.
         reader: How the folder is read.
 
     Returns:
@@ -118,7 +131,8 @@ def prove(
     Raises:
         ExportMismatchError: With every difference found; its ``verification`` is the content of verification.json.
     """
-    reading = reader(folder, reference.prompts, TEXTS, custom_code=custom_code)
+    place = {} if base is None else {"base": base.folder}
+    reading = reader(folder, reference.prompts, TEXTS, custom_code=custom_code, **place)
     problems, prompts = [], []
     for prompt in reference.prompts:
         numbers = _compare_logits(prompt, reference.logits[prompt["name"]], reading["logits"][prompt["name"]])
@@ -150,7 +164,7 @@ def prove(
         "kind": LOGITS,
         "passed": not problems,
         "problems": problems,
-        "rule": rule(custom_code=custom_code),
+        "rule": rule(custom_code=custom_code, adapter=base is not None),
         "custom_code": custom_code,
         "dtype": dtype,
         "logit_tolerance": LOGIT_TOLERANCE,
@@ -167,9 +181,21 @@ def prove(
             "their_logits": [_number(round(value, 5)) for value in top.values.tolist()],
         },
     }
+    if base is not None:
+        verification["adapter"] = _adapter_facts(base, reference, reading["logits_without_config"])
     if problems:
         raise ExportMismatchError(f"{folder} is not the model that was trained: {'; '.join(problems)}.", verification)
     return verification
+
+
+def _adapter_facts(base: AdapterBase, reference: Reference, naive: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """What the adapter belongs to, and how far off it is where the base is loaded with its own positions."""
+    prompts = {prompt["name"]: prompt for prompt in reference.prompts}
+    return {
+        "base_model": base.name,
+        "revision": base.revision,
+        "without_config": [_compare_logits(prompts[name], reference.logits[name], naive[name]) for name in prompts],
+    }
 
 
 def _compare_logits(prompt: Mapping[str, Any], expected: torch.Tensor, got: torch.Tensor) -> dict[str, Any]:
@@ -285,7 +311,7 @@ def _number(value: float) -> float | None:
 
 def withdraw(folder: Path) -> None:
     """Make an unproved folder loadable by nobody: config.json is renamed, the index removed."""
-    for name in ("README.md", INDEX_NAME):
+    for name in ("README.md", INDEX_NAME, ADAPTER_CONFIG_NAME):
         (folder / name).unlink(missing_ok=True)
     config = folder / "config.json"
     if config.is_file():

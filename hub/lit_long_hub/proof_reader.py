@@ -79,7 +79,12 @@ def read_tokenizer(tokenizer: Any, texts: list[str]) -> dict[str, Any]:
 
 
 def read_folder(
-    folder: Path, prompts: list[dict[str, Any]], texts: list[str], *, custom_code: bool = False
+    folder: Path,
+    prompts: list[dict[str, Any]],
+    texts: list[str],
+    *,
+    custom_code: bool = False,
+    base: Path | None = None,
 ) -> dict[str, Any]:
     """Load a release with plain transformers and measure it.
 
@@ -88,12 +93,15 @@ def read_folder(
         prompts: As ``measure`` has them.
         texts: For the tokenizer.
         custom_code: Whether to run the release's own code, after it is seen that it does not load without.
+        base: Of an adapter, the folder of its base model.
 
     The weights are loaded in the dtype that the release declares, then computed with in float32: what is compared is
     the stored numbers, not the rounding of a machine's low-precision kernels.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    if base is not None:
+        return _read_adapter(folder, base, prompts, texts)
     if custom_code:
         _require_refusal(folder)
     model, loading = AutoModelForCausalLM.from_pretrained(
@@ -117,6 +125,43 @@ def read_folder(
         "tokenizer": read_tokenizer(AutoTokenizer.from_pretrained(str(folder), trust_remote_code=custom_code), texts),
         "versions": _versions(),
     }
+
+
+def _read_adapter(folder: Path, base: Path, prompts: list[dict[str, Any]], texts: list[str]) -> dict[str, Any]:
+    """The same of an adapter: on its base with the folder's config, and beside it on the base as it is."""
+    from peft import PeftModel
+    from safetensors import safe_open
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    def load(config: Any) -> Any:
+        model = AutoModelForCausalLM.from_pretrained(str(base), config=config, dtype=torch.float32)
+        return PeftModel.from_pretrained(model, str(folder)).float().eval()
+
+    with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
+        stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    model = load(AutoConfig.from_pretrained(str(folder)))
+    live = {
+        name.replace(".modules_to_save.default.", ".").replace(".default.", "."): value
+        for name, value in model.state_dict().items()
+    }
+    for name, value in stored.items():
+        if name not in live or not torch.equal(live[name], value.float()):
+            raise ValueError(f"peft does not load {name} from the adapter")
+    inv_freq, scaling, held_in = rotary(model)
+    losses: dict[str, torch.Tensor] = {}
+    found = {
+        "logits": measure(model, prompts, losses=losses),
+        "losses": losses,
+        "inv_freq": inv_freq,
+        "attention_scaling": scaling,
+        "inv_freq_dtype": held_in,
+        "dtypes": sorted({str(value.dtype).removeprefix("torch.") for value in stored.values()}),
+        "context_length": model.config.max_position_embeddings,
+        "tokenizer": read_tokenizer(AutoTokenizer.from_pretrained(str(folder)), texts),
+        "versions": _versions(),
+    }
+    del model, live
+    return found | {"logits_without_config": measure(load(AutoConfig.from_pretrained(str(base))), prompts)}
 
 
 def live_rotary(model: Any) -> tuple[torch.Tensor, float, str]:
@@ -190,7 +235,8 @@ def main(folder: str, request: str, result: str) -> int:
     if asked["prompts"] is None:
         answer = read_structure(place, asked["texts"], custom_code=asked["custom_code"])
     else:
-        answer = read_folder(place, asked["prompts"], asked["texts"], custom_code=asked["custom_code"])
+        base = Path(asked["base"]) if asked.get("base") else None
+        answer = read_folder(place, asked["prompts"], asked["texts"], custom_code=asked["custom_code"], base=base)
     strangers = sorted(name for name in sys.modules if name.partition(".")[0] in ("lit_long", "lit_long_hub"))
     if strangers:
         raise RuntimeError(f"the proof must run without lit-long, but {strangers[0]} is loaded")

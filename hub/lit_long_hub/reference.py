@@ -89,6 +89,7 @@ def measure_reference(
     *,
     dtype: torch.dtype,
     prompts: list[dict[str, Any]],
+    adapter: bool = False,
 ) -> Reference:
     """Build the training model in float32 and measure it; it is freed before this returns.
 
@@ -97,6 +98,7 @@ def measure_reference(
         weights: Where the model starts from, and the adapter of a LoRA run.
         dtype: The release's dtype.
         prompts: See ``make_prompts``.
+        adapter: Whether the adapter is released by itself: then its tensors alone are rounded, and nothing is merged.
     """
     # In float32 already, so that transformers takes these tensors and makes no second set.
     state = {stored: _as_float32(weights.start.read(name)) for stored, name in weights.start_names.items()}
@@ -107,9 +109,11 @@ def measure_reference(
     inv_freq, scaling, _ = rotary(model)
     if weights.lora is not None:
         source = weights.adapter
-        adapter = {name: source.read(name) for name in source.specs()} if source is not None else {}
-        model = _with_adapter(model, adapter, weights.lora, merge=dtype != torch.float32)
-    if dtype != torch.float32:
+        trained = {name: source.read(name) for name in source.specs()} if source is not None else {}
+        if adapter:
+            trained = {name: value.to(dtype).float() for name, value in trained.items()}
+        model = _with_adapter(model, trained, weights.lora, merge=dtype != torch.float32 and not adapter)
+    if not adapter and dtype != torch.float32:
         for tensor in model.parameters():
             tensor.data = tensor.data.to(dtype).float()
     model = model.float().eval()

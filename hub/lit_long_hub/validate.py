@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lit_long.errors import UserError
+from lit_long_hub.adapter import ADAPTER_CONFIG_NAME
+from lit_long_hub.adapter_checks import adapter_problems
 from lit_long_hub.front_matter import front_matter_problems
 from lit_long_hub.legacy_rope import legacy_rope
 from lit_long_hub.licence import front_matter
@@ -90,7 +92,10 @@ def validate_release(folder: str | Path, *, to_come: Mapping[str, Collection[str
         problems.append("README.md is missing")
     problems += _proof_problems(verification, folder) if to_come is None else []
     problems += _position_problems(config)
-    problems += _weight_problems(folder, to_come)
+    if (folder / ADAPTER_CONFIG_NAME).is_file():
+        problems += adapter_problems(folder, head, _shard_problems)
+    else:
+        problems += _weight_problems(folder, to_come)
     problems += _tokenizer_problems(folder, config)
     problems += _content_problems(folder, files, config)
     if problems:

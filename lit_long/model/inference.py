@@ -9,6 +9,7 @@ import torch
 
 from lit_long.attention import use_packed_attention
 from lit_long.errors import UserError
+from lit_long.model.adapter_release import load_adapter
 from lit_long.model.build import load_pretrained
 from lit_long.model.sharded_checkpoint import is_sharded_checkpoint, read_whole
 from lit_long.repository import model_at
@@ -38,7 +39,8 @@ def load_for_inference(path: str) -> LoadedModel:
     """Load the model at ``path``.
 
     Args:
-        path: a Hugging Face folder, a Hub id (``hf://org/name@revision`` too), or a ``.ckpt`` of ``lit-long fit``.
+        path: a Hugging Face folder (also of an adapter), a Hub id (``hf://org/name@revision`` too), or a ``.ckpt`` of
+            ``lit-long fit``.
 
     Raises:
         UserError: nothing loadable there, or a checkpoint of something else.
@@ -116,7 +118,9 @@ def _from_pretrained(path: str) -> LoadedModel:
     from transformers.utils.hub import cached_file
 
     name, revision = model_at(path)
-    model = load_pretrained(name, revision=revision)
+    model = load_adapter(name, revision=revision)
+    if model is None:
+        model = load_pretrained(name, revision=revision)
     native = getattr(model.config, "max_position_embeddings", None)
     record = cached_file(
         name,

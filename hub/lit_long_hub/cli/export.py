@@ -25,6 +25,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--output", required=True, metavar="DIR", help="folder to write: new, empty or an earlier export"
     )
     add_export_options(parser)
+    parser.add_argument(
+        "--adapter", action="store_true", help="of a LoRA run, the adapter alone, for a base model that is on the Hub"
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -49,6 +52,7 @@ def run(args: Namespace) -> int:
                 args.checkpoint,
                 args.output,
                 **export_options(args),
+                adapter=args.adapter,
                 progress=progress,
             )
     except ExportMismatchError as error:
@@ -59,6 +63,7 @@ def run(args: Namespace) -> int:
 
 
 def _as_text(result: "ExportResult") -> str:
+    from lit_long_hub.adapter_card import adapter_snippet
     from lit_long_hub.card import usage_snippet
 
     assert result.verification is not None, "the command always proves what it exports"
@@ -68,6 +73,10 @@ def _as_text(result: "ExportResult") -> str:
     allowed = result.verification["logit_tolerance"]
     custom_code = result.verification["custom_code"]
     by_keys = f"by {'the formula' if custom_code else 'the keys of older readers'}"
+    adapter = result.verification.get("adapter")
+    snippet = usage_snippet(str(result.folder), custom_code=custom_code)
+    if adapter is not None:
+        snippet = adapter_snippet(str(result.folder), adapter["base_model"], adapter["revision"])
     lines = [
         f"Exported {result.folder}: {result.parameters:,} parameters in {result.dtype}, "
         f"{result.total_bytes / 1e6:,.1f} MB of weights",
@@ -81,7 +90,7 @@ def _as_text(result: "ExportResult") -> str:
         f"{by_keys} {positions['inv_freq_difference_by_legacy_keys']:.2g}",
         "",
         "Load it:",
-        usage_snippet(str(result.folder), custom_code=custom_code),
+        snippet,
     ]
     return "\n".join(lines)
 
