@@ -9,13 +9,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_long.data.mixture_plot import plot_mixture
 from lit_long.data.mixture_report import MixtureReport, to_markdown
-from lit_long.data.pretrain import PretrainData
+from lit_long.data.planned import PlannedData
 
 
 class DataReport(Callback):
     """Prints the data plan before the first step, and keeps ``data_report.md``, ``.json`` and ``.png`` up to date.
 
-    For a :class:`lit_long.data.PretrainData`; other data is left alone.
+    For a :class:`lit_long.data.PretrainData` or ``InstructData``; other data is left alone.
 
     Args:
         every_n_steps: optimizer steps between updates of the files, which lie in the logger's folder.
@@ -30,7 +30,7 @@ class DataReport(Callback):
         """Print the plan: asked tokens, passes over each source, padding, evenness over devices."""
         self._folder = trainer.log_dir  # asked by every rank, because rank 0 broadcasts it
         data: Any = getattr(trainer, "datamodule", None)
-        if not isinstance(data, PretrainData) or not trainer.is_global_zero:
+        if not isinstance(data, PlannedData) or not trainer.is_global_zero:
             return
         report = data.report()
         pl_module.print(_summary(report, data))
@@ -50,7 +50,7 @@ class DataReport(Callback):
 
     def _update(self, trainer: Trainer) -> None:
         data: Any = getattr(trainer, "datamodule", None)
-        if isinstance(data, PretrainData) and trainer.is_global_zero:
+        if isinstance(data, PlannedData) and trainer.is_global_zero:
             self._written = trainer.global_step
             self._write(data.report())
 
@@ -65,7 +65,7 @@ class DataReport(Callback):
             plot_mixture(report, folder / "data_report.png")
 
 
-def _summary(report: MixtureReport, data: PretrainData) -> str:
+def _summary(report: MixtureReport, data: PlannedData) -> str:
     lines = [
         f"data: {report.steps:,} steps of {report.tokens_per_step:,} tokens, packing {report.packing}"
         + ("" if data.document_mask else ", attention across documents")

@@ -4,6 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _PUBLIC = {
+    "InstructData": "lit_long.data.instruct.data",
+    "InstructSource": "lit_long.data.instruct.build",
     "LengthSchedule": "lit_long.data.schedule",
     "LongUpsample": "lit_long.data.mixture",
     "Mixture": "lit_long.data.mixture",
@@ -14,6 +16,8 @@ _PUBLIC = {
     "TokenCorpus": "lit_long.data.corpus",
 }
 __all__ = [
+    "InstructData",
+    "InstructSource",
     "LengthSchedule",
     "LongUpsample",
     "Mixture",
@@ -26,6 +30,8 @@ __all__ = [
 
 if TYPE_CHECKING:
     from lit_long.data.corpus import TokenCorpus
+    from lit_long.data.instruct.build import InstructSource
+    from lit_long.data.instruct.data import InstructData
     from lit_long.data.mixture import LongUpsample, Mixture, MixtureSource
     from lit_long.data.plan import StepPlan
     from lit_long.data.pretrain import PretrainData

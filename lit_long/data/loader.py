@@ -56,6 +56,8 @@ class StepLoader:
         workers: threads that assemble micro-batches ahead of the training; 0: none, each when it is asked for.
         ledger: folder in which to note what is delivered.
         on_step: called with (step, its rows) when the last micro-batch of a step is delivered.
+        step_weight: weight of all targets of a step's rows; default: their number.
+        build: (rows, the step's weight) -> micro-batch; default: :func:`assemble`.
     """
 
     def __init__(
@@ -67,10 +69,13 @@ class StepLoader:
         workers: int = 0,
         ledger: str | None = None,
         on_step: Callable[[int, Sequence[Row]], None] = lambda step, rows: None,
+        step_weight: Callable[[Sequence[Row]], float] | None = None,
+        build: Callable[[Sequence[Row], float], dict[str, Any]] | None = None,
     ) -> None:
         self.plan, self.steps, self.workers, self.ledger, self.on_step = plan, steps, workers, ledger, on_step
         self.dealing = dealing if dealing is not None else Dealing()
         self.accumulation = max(accumulation(span, self.dealing.replicas) for span in plan.spans)
+        self._weight, self._build = step_weight, build
         self.first_step = 0
         self._next_step = 0
 
@@ -93,13 +98,15 @@ class StepLoader:
     def _tasks(self) -> Iterator["_MicroBatch"]:
         for step in range(self.first_step, self.steps):
             rows = self.plan.step(step)
-            weight = float(self.plan.step_targets(step))
+            weight = float(self.plan.step_targets(step)) if self._weight is None else self._weight(rows)
             dealt = self.dealing.deal(self.plan, step)
             for part, numbers in enumerate(dealt[:, self.dealing.rank]):
                 chosen = [rows[number] for number in numbers]
                 yield _MicroBatch(step, chosen, rows, weight, part == len(dealt) - 1)
 
     def _assemble(self, task: "_MicroBatch") -> dict[str, Any]:
+        if self._build is not None:
+            return self._build(task.rows, task.weight)
         return assemble(self.plan, task.rows, task.weight, self.dealing.document_mask)
 
     def state_dict(self) -> dict[str, int]:

@@ -96,6 +96,8 @@ class Part:
     documents: DocumentSet
     share: float
     dropped: tuple[int, int] = field(default=(0, 0))
+    single: bool = False
+    """One document per row, whatever the packing of the other parts."""
 
     @property
     def label(self) -> str:
@@ -116,7 +118,7 @@ def build_parts(mixture: Mixture, open_corpus: Callable[[str, str], CorpusIndex]
     """
     if not mixture.sources:
         raise UserError("mixture.sources is empty; name at least one source with its corpus")
-    weights = _weights(mixture)
+    weights = mixture_weights(mixture)
     opened: dict[tuple[str, str], CorpusIndex] = {}
     sources: list[_Split] = []
     for name, source in mixture.sources.items():
@@ -166,7 +168,7 @@ class _Split:
         return [part for part in found if len(part.documents)]
 
 
-def _weights(mixture: Mixture) -> dict[str, float]:
+def mixture_weights(mixture: Mixture) -> dict[str, float]:
     """The weights, checked; empty where sources count by their size."""
     weights = mixture.weights
     if weights is None:

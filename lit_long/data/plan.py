@@ -62,7 +62,9 @@ class StepPlan:
         if packing == "concat":
             self._order = ConcatOrder(documents, shares, seeds, spans, tokens_per_step)
         else:
-            self._order = WindowedOrder(documents, shares, seeds, spans, packing == "single")
+            self._order = WindowedOrder(
+                documents, shares, seeds, spans, [packing == "single" or part.single for part in parts]
+            )
         self._step: tuple[int, list[Row]] = (-1, [])
 
     @property
@@ -71,6 +73,7 @@ class StepPlan:
         facts = [
             _VERSION,
             [[p.name, p.bucket, p.share, str(p.documents.corpus.fingerprint), str(p.documents.selection)]
+             + (["single"] if p.single else [])  # left out where it was never said: older checkpoints go on
              for p in self.parts],
             [[span.first_step, span.sequence_length] for span in self.spans],
             self.tokens_per_step,

@@ -19,10 +19,17 @@ from lit_long.data.packing.row import Row
 
 IGNORE = -100
 ReadSpan = Callable[[int, int, int, int], npt.NDArray[np.int32]]
+WeighSpan = Callable[[int, int, int, int], npt.NDArray[np.float32]]
 
 
 def pack_batch(
-    rows: Sequence[Row], read: ReadSpan, *, pad_id: int, document_mask: bool = True, step_target_weight: float
+    rows: Sequence[Row],
+    read: ReadSpan,
+    *,
+    pad_id: int,
+    document_mask: bool = True,
+    step_target_weight: float,
+    weigh: WeighSpan | None = None,
 ) -> dict[str, Any]:
     """The packed batch of ``rows``, which have one length.
 
@@ -33,12 +40,15 @@ def pack_batch(
         pad_id: id in the places of padding.
         document_mask: with False, positions run through a row and it counts as one document, so attention crosses
             document boundaries. Targets are the same: the end of a document predicts nothing.
-        step_target_weight: targets of the whole optimizer step.
+        step_target_weight: targets of the whole optimizer step; with ``weigh``, the sum of their weights.
+        weigh: (part, document, first token, one past the last) of a piece -> weights of its targets, float32; a target
+            of weight 0 is none. The batch then has ``target_weights`` float32 [B, S].
     """
     size = rows[0].length
     ids = np.full((len(rows), size), pad_id, dtype=np.int64)
     targets = np.full((len(rows), size), IGNORE, dtype=np.int64)
     positions = np.empty((len(rows), size), dtype=np.int64)
+    weights = None if weigh is None else np.zeros((len(rows), size), dtype=np.float32)
     count = np.arange(size)
     lengths: list[int] = []
     for number, row in enumerate(rows):
@@ -48,6 +58,10 @@ def pack_batch(
             stop, known = place + end - begin, len(tokens) - 1
             ids[number, place:stop] = tokens[: end - begin]
             targets[number, place : place + known] = tokens[1:]
+            if weigh is not None and weights is not None:
+                own = weigh(row.part, document, begin, end)
+                weights[number, place : place + known] = own
+                targets[number, place : place + known][own == 0] = IGNORE
             positions[number, place:stop] = count[: end - begin]
             lengths.append(end - begin)
             place = stop
@@ -58,7 +72,7 @@ def pack_batch(
             positions[number] = count
     if not document_mask:
         lengths = [size] * len(rows)
-    return {
+    batch = {
         "input_ids": torch.from_numpy(ids),
         "position_ids": torch.from_numpy(positions),
         "target_ids": torch.from_numpy(targets),
@@ -66,3 +80,4 @@ def pack_batch(
         "max_seqlen": max(lengths),
         "step_target_weight": step_target_weight,
     }
+    return batch if weights is None else batch | {"target_weights": torch.from_numpy(weights)}

@@ -174,7 +174,7 @@ class WindowedOrder:
         shares: share of the tokens that each part gives; rows are drawn by share / fill, as fuller rows hold more.
         seeds: seed of each part.
         spans: stages of the run.
-        single: one document per row instead of best fit.
+        single: of each part, one document per row instead of best fit.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class WindowedOrder:
         shares: Sequence[float],
         seeds: Sequence[int],
         spans: Sequence[StageSpan],
-        single: bool,
+        single: Sequence[bool],
     ) -> None:
         self.spans = spans
         self.streams: list[list[PartStream]] = []
@@ -196,7 +196,7 @@ class WindowedOrder:
                 used = self.allocations[-1].counts(draws)
                 before = [(stream, n) for stream, n in zip(self.streams[-1], used, strict=True)]
             streams = [
-                PartStream(documents, part, span.sequence_length, single, seeds[part], before[part])
+                PartStream(documents, part, span.sequence_length, single[part], seeds[part], before[part])
                 for part, documents in enumerate(parts)
             ]
             self.streams.append(streams)
