@@ -42,7 +42,8 @@ class Module(LongContextModule):
 
 def fit(
     corpus, model, folder, *, mesh=None, steps=4, micro_batch=1, rows=4, stop=None, ckpt=None, lora=False, levers=None,
-    clip=0.5, save_every=None, length=LENGTH, packing="concat", config=None, callbacks=(), dropout=0.0, **strategy,
+    clip=0.5, save_every=None, length=LENGTH, packing="concat", config=None, callbacks=(), dropout=0.0, data=None,
+    **strategy,
 ):  # fmt: skip
     """(losses, gradient norms, weights) of a run; ``mesh`` is (data-parallel, context-parallel)."""
     pl.seed_everything(7, verbose=False)
@@ -56,7 +57,7 @@ def fit(
         lora=LoraSettings(r=4, dropout=dropout) if lora else None,
         levers=Levers(**levers) if levers else None,
     )
-    data = PretrainData(
+    data = data() if data else PretrainData(
         corpus=corpus, sequence_length=length, tokens_per_step=rows * length, micro_batch=micro_batch, packing=packing,
         validation_split="held_out", validation_sequences=3,
     )  # fmt: skip

@@ -5,7 +5,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,16 @@ class Counts:
     """Truncated, split."""
     left_out: Counter[str] = field(default_factory=Counter)
     """By reason: too long, bad."""
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "rows": self.rows,
+            "examples": self.examples,
+            "held_out": self.held_out,
+            "changed": dict(self.changed),
+            "left_out": dict(self.left_out),
+        }
 
 
 def store_folder(
@@ -146,7 +156,7 @@ def build_store(
                 "fingerprint": tokenizer_fingerprint(tokenizer),
                 "eos_token_id": tokenizer.eos_token_id,
             },
-            "counts": asdict(counts),
+            "counts": counts.plain(),
             "bad": bad,
         }
         writer.finish(info)

@@ -51,7 +51,7 @@ def _cut_middle(chat: Chat, messages: Sequence[Message], limit: int) -> Chat:
     surplus = len(chat.ids) - limit
     if stop - first < surplus + 2 * _KEPT:
         raise TooLongError(
-            f"{len(chat.ids):,} tokens, {limit:,} fit, and its longest text of {stop - first:,} tokens cannot give so many"
+            f"{len(chat.ids):,} tokens, {limit:,} fit, and its longest text has only {stop - first:,} to cut from"
         )
     cut = first + (stop - first - surplus) // 2
     keep = np.r_[0:cut, cut + surplus : len(chat.ids)]

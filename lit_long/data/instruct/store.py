@@ -2,8 +2,8 @@
 
 A store is a folder ``train/`` (and ``held_out/``) with ``tokens.int32`` and ``assistant.uint8`` (one value per token,
 all examples end to end), ``starts.npy`` (int64 [examples + 1]), ``targets.npy`` (int64 [examples]: targets that the
-assistant writes), ``places.json`` (where each example came from) and ``corpus.json``. It appears under its name only when
-it is whole; a run that is killed while it is made makes it again.
+assistant writes), ``places.json`` (where each example came from) and ``corpus.json``. It appears under its name only
+when it is whole; a run that is killed while it is made makes it again.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
 """What each target of instruction data counts, from the index alone where sums are asked for.
 
 The loss of a step is its weighted sum over the sum of weights of the **whole step**, so the weights below are exact
-over packing, gradient accumulation and ranks. With t assistant targets and u others in an example, and w the weight of the
-others (0 where the input does not count), its weight is W = t + w u. Weighting by
+over packing, gradient accumulation and ranks. With t assistant targets and u others in an example, and w the weight of
+the others (0 where the input does not count), its weight is W = t + w u. Weighting by
 
 - ``token``: every target counts as it is: long examples and long inputs dominate;
 - ``sample``: every target counts 1 / W of it: every example counts the same;
