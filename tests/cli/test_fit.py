@@ -14,7 +14,9 @@ import yaml
 from lit_long.entry import main
 
 ROOT = Path(__file__).parents[2]
-RECIPES = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "recipes").glob("*.yaml"))
+RECIPES = sorted(
+    p.relative_to(ROOT).as_posix() for folder in ("", "instruct/") for p in (ROOT / "recipes").glob(f"{folder}*.yaml")
+)
 
 
 @pytest.fixture
@@ -53,6 +55,16 @@ def test_every_recipe_parses_and_prints_its_configuration(name, capsys):
     stages = data["schedule"]["stages"] if data.get("schedule") else [data]
     assert max(stage["sequence_length"] for stage in stages) <= printed["model"]["context_length"]
     assert printed["trainer"]["max_steps"] > 0
+
+
+@pytest.mark.parametrize("arm", sorted(p.name for p in (ROOT / "recipes/instruct/table9").glob("*.yaml")))
+def test_the_arms_of_table_9_lie_over_a_recipe(arm, capsys):
+    configs = [ROOT / "recipes/instruct/70b_chat_16k.yaml", ROOT / "recipes/instruct/table9" / arm]
+    assert main(["fit", *(part for path in configs for part in ("--config", str(path))), "--print_config"]) == 0
+    data = yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]
+    assert set(data["weights"] or {"short": 1}) == {name for name, source in data["sources"].items() if source}
+    assert data["sequence_length"] == 16_384
+    assert data["input_loss"] == ("long" if arm.startswith("d_") else "none")
 
 
 @pytest.mark.parametrize(

@@ -162,10 +162,11 @@ class InstructData(PlannedData):
         """
         assert self.trainer is not None
         if not self.parts:
-            self._open()
+            self.open_stores()
         super().setup(stage)
 
-    def _open(self) -> None:
+    def open_stores(self) -> None:
+        """Open the stores, made if they are not there, and divide the tokens among the sources."""
         parts, sizes = [], {}
         for name, source in self.sources.items():
             corpus: Any

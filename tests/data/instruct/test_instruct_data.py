@@ -47,7 +47,7 @@ def run(chats, model, folder, *, mesh=None, **options):
 
 def opened(chats, model, cache, **options):
     data = maker(chats, cache, tokenizer=model, **options)()
-    data._open()
+    data.open_stores()
     data._plan(3)
     return data
 
