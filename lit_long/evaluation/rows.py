@@ -18,10 +18,11 @@ class RowFile:
     Args:
         path: the ``.jsonl`` file; its folder is made.
         header: plain values with a ``key``.
+        sync: whether each row is forced to disk; not needed for a file that is moved into place when it is whole.
     """
 
-    def __init__(self, path: Path, header: dict[str, Any]) -> None:
-        self.path, self._header = path, header
+    def __init__(self, path: Path, header: dict[str, Any], *, sync: bool = True) -> None:
+        self.path, self._header, self._sync = path, header, sync
         self.rows: dict[str, dict[str, Any]] = {}
         """Finished rows by id, those of an earlier run too."""
 
@@ -44,6 +45,12 @@ class RowFile:
     ) -> None:
         self._file.close()
 
+    @staticmethod
+    def read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
+        """Header and rows of a file, ``None`` where it has no whole line."""
+        lines = [value for value, _ in _whole_lines(path)]
+        return (lines[0], lines[1:]) if lines else None
+
     def add(self, row: dict[str, Any]) -> None:
         """Append a finished row; it is on disk when this returns."""
         assert row["id"] not in self.rows, row["id"]
@@ -52,8 +59,9 @@ class RowFile:
 
     def _append(self, value: dict[str, Any]) -> None:
         self._file.write((json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n").encode())
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        if self._sync:
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
 
 def _whole_lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:

@@ -1,0 +1,309 @@
+"""Run tasks of lm-evaluation-harness on a model in memory, one at a time, so that what is done is kept.
+
+The harness evaluates a list of tasks in one call and loses everything when one data set cannot be had. Here each task
+is its own call with its own shots; its scores and every row are written when it is done, and a run that is repeated
+reads them back. The random state of Python, NumPy and torch is put back, so that a training around it is not disturbed.
+"""
+
+import logging
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lit_long.errors import UserError
+from lit_long.evaluation.harness.suite import PRESETS, HarnessTask
+from lit_long.evaluation.raw_store import key_of
+from lit_long.evaluation.rows import RowFile
+
+_ROW_FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class HarnessScore:
+    """One task's result.
+
+    Attributes:
+        task: what was run.
+        metric: the metric's name in the harness, with its filter.
+        value: the score; shares on a scale of 100.
+        rows: row id -> value on the same scale, where the metric is a mean of rows; else empty.
+        shots: examples in the prompt, as the harness reports it.
+        cut: rows whose prompt the harness cut to the model's window.
+        versions: versions of the task and its parts.
+    """
+
+    task: HarnessTask
+    metric: str
+    value: float
+    rows: dict[str, float]
+    shots: int | None
+    cut: int
+    versions: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class HarnessResult:
+    """Results of the tasks that ran, and why the others did not."""
+
+    scores: dict[str, HarnessScore] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def harness_tasks(names: Sequence[str]) -> list[HarnessTask]:
+    """Tasks from names: ``paper`` and ``truthfulqa`` stand for several, the rest are names of the harness.
+
+    The paper's tasks keep the paper's shots when they are named one by one.
+    """
+    known = {task.name: task for preset in PRESETS.values() for task in preset}
+    found: dict[str, HarnessTask] = {}
+    for name in names:
+        for task in PRESETS.get(name, (known.get(name, HarnessTask(name=name)),)):
+            found[task.name] = task
+    return list(found.values())
+
+
+def run_lm_eval(
+    model: Any,
+    tokenizer: Any,
+    tasks: Sequence[str | HarnessTask],
+    *,
+    folder: Path | None = None,
+    model_key: str = "",
+    max_length: int | None = None,
+    batch_size: int | str = 1,
+    limit: int | None = None,
+    chat: bool = False,
+    allow_code: bool = False,
+    include_path: str | None = None,
+    note: Any = None,
+) -> HarnessResult:
+    """Evaluate a model that is in memory on tasks of lm-evaluation-harness.
+
+    Args:
+        model: Hugging Face causal LM, on its device.
+        tokenizer: its tokenizer.
+        tasks: names, or tasks with shots; ``paper`` is the paper's whole short suite.
+        folder: each task's rows go to ``<folder>/<task>.jsonl``, and are read back when nothing changed.
+        model_key: changes with the model's files.
+        max_length: longest input, by default the model's window; the harness cuts longer prompts from the left, which
+            is counted.
+        batch_size: of the harness, ``auto`` too.
+        limit: only the first so many rows of each task.
+        chat: apply the tokenizer's chat template.
+        allow_code: run programs that the model wrote (HumanEval, MBPP). Do this in a container without secrets.
+        include_path: a folder with further task files (YAML).
+        note: called with messages for the user.
+
+    Raises:
+        UserError: the harness is not installed, a task runs code without ``allow_code``, or no task could be run.
+    """
+    chosen = [t for task in tasks for t in (harness_tasks([task]) if isinstance(task, str) else [task])]
+    unsafe = [task.name for task in chosen if task.runs_code]
+    if unsafe and not allow_code:
+        raise UserError(
+            f"{', '.join(unsafe)} run programs that the model wrote, on this machine. Allow it with --allow-code (in a "
+            "container without network and secrets), or leave them out of --tasks."
+        )
+    harness = _Harness(model, tokenizer, max_length, batch_size, include_path)
+    result = HarnessResult()
+    for task in chosen:
+        settings = [_ROW_FORMAT, harness.version, model_key, task.name, task.shots, task.metrics, limit, chat]
+        key = key_of([*settings, harness.max_length])
+        file = None if folder is None else folder / f"{task.name}.jsonl"
+        kept = _read(file, key, task)
+        if kept is not None:
+            result.scores[task.name] = kept
+            if note:
+                note(f"{task.name}: nothing changed, read from {file}")
+            continue
+        if note:
+            note(f"{task.name}: running")
+        try:
+            score = harness.run(task, limit=limit, chat=chat, allow_code=allow_code)
+        except UserError as error:
+            result.failed[task.name] = str(error)
+        except Exception as error:  # whatever a task's download or code raises: the other tasks go on
+            reason = next(iter(str(error).splitlines()), "")
+            result.failed[task.name] = f"{type(error).__name__}: {reason}"
+        else:
+            result.scores[task.name] = score
+            _write(file, key, score)
+        if note and task.name in result.failed:
+            note(f"{task.name}: failed ({result.failed[task.name]})")
+    if chosen and not result.scores:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in result.failed.items())
+        raise UserError(
+            f"No task could be run ({reasons}). Data sets come from the Hub: check the names, the network, and "
+            "HF_HOME for a filled cache."
+        )
+    return result
+
+
+class _Harness:
+    """The harness around one model."""
+
+    def __init__(
+        self, model: Any, tokenizer: Any, max_length: int | None, batch_size: int | str, include_path: str | None
+    ) -> None:
+        try:
+            import lm_eval
+            from lm_eval.models.huggingface import HFLM
+            from lm_eval.tasks import TaskManager
+        except ImportError as error:
+            raise UserError(
+                f"Short tasks need lm-evaluation-harness ({error}): pip install 'lit-long[eval]'."
+            ) from error
+        from importlib.metadata import version
+
+        self.version = version("lm_eval")
+        window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        if max_length is not None and window is not None and max_length > window:
+            raise UserError(
+                f"--max-length {max_length:,} is beyond this model's window of {window:,}; extend its positions first."
+            )
+        self.max_length = max_length or window
+        self._evaluate = lm_eval.simple_evaluate
+        self._lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, max_length=self.max_length)
+        self._manager = TaskManager(include_path=include_path)
+
+    def run(self, task: HarnessTask, *, limit: int | None, chat: bool, allow_code: bool) -> HarnessScore:
+        if task.name not in self._manager.all_tasks:
+            raise UserError(f"lm-evaluation-harness {self.version} has no task '{task.name}'")
+        with _random_state_kept(), _cut_prompts() as cut, _code_allowed(allow_code):
+            found = self._evaluate(
+                model=self._lm,
+                tasks=[task.name],
+                num_fewshot=task.shots,
+                limit=limit,
+                apply_chat_template=chat,
+                confirm_run_unsafe_code=allow_code,
+                task_manager=self._manager,
+                bootstrap_iters=0,  # intervals come from the rows
+                log_samples=True,
+            )
+        return _score(task, found, len(cut))
+
+
+def _score(task: HarnessTask, found: dict[str, Any], cut: int) -> HarnessScore:
+    results = found["results"]
+    leaves = list(found["samples"])
+    metric = _metric(task, results[leaves[0]])
+    name, _, kind = metric.partition(",")
+    rows = {
+        f"{leaf}/{sample['doc_id']}": 100 * float(sample[name])
+        for leaf in leaves
+        for sample in found["samples"][leaf]
+        if sample["filter"] == kind and isinstance(sample.get(name), int | float)
+    }
+    mean = sum(rows.values()) / len(rows) if rows else None
+    if len(leaves) > 1:  # a group: every row weighs the same, as the paper's and the harness's MMLU
+        if mean is None:
+            raise UserError(f"the group '{task.name}' has no rows for its metric '{metric}'")
+        value = mean
+    else:
+        value = 100 * float(results[leaves[0]][metric])
+        if mean is None or abs(mean - value) > 1e-6:  # no mean of rows (a perplexity): then on its own scale
+            rows, value = {}, float(results[leaves[0]][metric])
+    shots = found.get("n-shot", {}).get(leaves[0])
+    return HarnessScore(
+        task=task, metric=metric, value=value, rows=rows, shots=shots, cut=cut, versions=dict(found["versions"])
+    )
+
+
+def _metric(task: HarnessTask, results: dict[str, Any]) -> str:
+    """The key of a task's metric in the harness's results, such as ``acc,none``."""
+    keys = [key for key in results if "," in key and "_stderr" not in key and isinstance(results[key], int | float)]
+    for name in task.metrics or [key.partition(",")[0] for key in keys]:
+        for key in keys:
+            if key.partition(",")[0] == name:
+                return key
+    raise UserError(f"no metric {' or '.join(task.metrics)} in the results of '{task.name}', only {keys}")
+
+
+def _write(file: Path | None, key: str, score: HarnessScore) -> None:
+    if file is None:
+        return
+    facts = {"metric": score.metric, "value": score.value, "shots": score.shots, "cut": score.cut}
+    # Written beside and moved, so that a file that exists holds a whole task.
+    partial = file.with_suffix(".partial")
+    partial.unlink(missing_ok=True)
+    header = {"key": key, "task": score.task.name, "versions": score.versions, **facts}
+    with RowFile(partial, header, sync=False) as store:
+        for id, value in score.rows.items():
+            store.add({"id": id, "value": value})
+    partial.replace(file)
+
+
+def _read(file: Path | None, key: str, task: HarnessTask) -> HarnessScore | None:
+    if file is None or not file.is_file():
+        return None
+    store = RowFile.read(file)
+    if store is None or store[0].get("key") != key:
+        return None
+    header, rows = store
+    return HarnessScore(
+        task=task,
+        metric=header["metric"],
+        value=header["value"],
+        rows={row["id"]: row["value"] for row in rows},
+        shots=header["shots"],
+        cut=header["cut"],
+        versions=header["versions"],
+    )
+
+
+@contextmanager
+def _random_state_kept() -> Iterator[None]:
+    """The harness seeds every generator; whoever called us goes on with the numbers they would have drawn."""
+    import numpy as np
+
+    python, numpy = random.getstate(), np.random.get_state()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+@contextmanager
+def _cut_prompts() -> Iterator[list[str]]:
+    """Collects the harness's warnings that a prompt was cut; it counts them nowhere."""
+    found: list[str] = []
+
+    class Cut(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            message = record.getMessage()
+            if "exceeds model's maximum length" in message or "Left truncation applied" in message:
+                found.append(message)
+
+    handler, logger = Cut(level=logging.WARNING), logging.getLogger("lm_eval")
+    logger.addHandler(handler)
+    try:
+        yield found
+    finally:
+        logger.removeHandler(handler)
+
+
+@contextmanager
+def _code_allowed(allowed: bool) -> Iterator[None]:
+    """The variable that Hugging Face's code_eval wants to see, for this call only."""
+    import os
+
+    name = "HF_ALLOW_CODE_EVAL"
+    before = os.environ.get(name)
+    if allowed:
+        os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = before
