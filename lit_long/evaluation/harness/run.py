@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,6 @@ class _Harness:
         try:
             import lm_eval
             from lm_eval.models.huggingface import HFLM
-            from lm_eval.tasks import TaskManager
         except ImportError as error:
             raise UserError(
                 f"Short tasks need lm-evaluation-harness ({error}): pip install 'lit-long[eval]'."
@@ -169,7 +169,7 @@ class _Harness:
         self.max_length = max_length or window
         self._evaluate = lm_eval.simple_evaluate
         self._lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, max_length=self.max_length)
-        self._manager = TaskManager(include_path=include_path)
+        self._manager = _task_manager(include_path)
 
     def run(self, task: HarnessTask, *, limit: int | None, chat: bool, allow_code: bool) -> HarnessScore:
         if task.name not in self._manager.all_tasks:
@@ -187,6 +187,14 @@ class _Harness:
                 log_samples=True,
             )
         return _score(task, found, len(cut))
+
+
+@cache
+def _task_manager(include_path: str | None) -> Any:
+    """The index of all tasks; the harness reads some 10,000 files for it, seconds each time."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_path=include_path)
 
 
 def _score(task: HarnessTask, found: dict[str, Any], cut: int) -> HarnessScore:

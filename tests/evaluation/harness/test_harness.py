@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lit_long.errors import UserError
 from lit_long.evaluation.harness.compare import Score, group_scores, markdown, task_difference, task_score
-from lit_long.evaluation.harness.run import HarnessResult, HarnessScore, harness_tasks, run_lm_eval
+from lit_long.evaluation.harness.run import HarnessResult, HarnessScore, _task_manager, harness_tasks, run_lm_eval
 from lit_long.evaluation.harness.suite import PAPER_SUITE, HarnessTask, paper_group, paper_task
 
 ROWS = [
@@ -103,7 +103,7 @@ def test_errors(loaded, task_folder, monkeypatch):
     with pytest.raises(UserError, match=r"humaneval, mbpp run programs that the model wrote.*--allow-code"):
         run_lm_eval(*loaded, ["paper"])
     with pytest.raises(UserError, match=r"No task could be run \(no_such: .*Data sets come from the Hub"):
-        run_lm_eval(*loaded, ["no_such"])
+        run_lm_eval(*loaded, ["no_such"], include_path=task_folder)
     with pytest.raises(UserError, match="beyond this model's window of 8,192"):
         run_lm_eval(*loaded, ["tiny_choice"], max_length=9000, include_path=task_folder)
     monkeypatch.setitem(sys.modules, "lm_eval", None)
@@ -111,10 +111,8 @@ def test_errors(loaded, task_folder, monkeypatch):
         run_lm_eval(*loaded, ["piqa"])
 
 
-def test_paper_suite_is_known_to_the_harness_with_its_shots():
-    from lm_eval.tasks import TaskManager
-
-    known = set(TaskManager().all_tasks)
+def test_paper_suite_is_known_to_the_harness_with_its_shots(task_folder):
+    known = set(_task_manager(task_folder).all_tasks)
     assert {task.name for task in PAPER_SUITE} <= known
     shots = {task.label: task.shots for task in PAPER_SUITE}
     assert len(shots) == 15
