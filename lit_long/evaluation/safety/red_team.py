@@ -44,7 +44,7 @@ def read_attacks(path: Path) -> list[Attack]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; give JSON lines with a 'prompt' and, optional, 'id' and 'category'.")
     found: dict[str, Attack] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if not line.strip():
             continue
         try:
