@@ -24,6 +24,7 @@ OWN = {
     "view": "lit_long.cli.view:COMMAND",
     "check": "lit_long.cli.check:COMMAND",
     "evaluate": "lit_long.cli.evaluate:COMMAND",
+    "benchmark": "lit_long.cli.benchmark:COMMAND",
     "preference": "lit_long.cli.preference:COMMAND",
 }
 VERSIONS = ("lightning", "torch", "transformers", "peft", "datasets", "huggingface-hub", "flash-attn", "liger-kernel")

@@ -127,23 +127,28 @@ def _bootstrap(
     return Interval(value(items), values[round(0.025 * _RESAMPLES)], values[round(0.975 * _RESAMPLES) - 1])
 
 
-def markdown(models: Mapping[str, Sequence[TaskScore]]) -> list[str]:
-    """Lines of Markdown: one row a task and cap, a column pair a model, then the paper's own models."""
+def markdown(models: Mapping[str, Sequence[TaskScore | None]]) -> list[str]:
+    """Lines of Markdown: one row a task and cap, two columns a model, then the paper's own models.
+
+    The models' scores stand in the same order of tasks and caps; ``None`` where one was not run.
+    """
     header = ["task", "metric", "cap", "questions", *(f"{n} {what}" for n in models for what in ("score", "gold loss"))]
     lines = ["| " + " | ".join([*header, "paper"]) + " |", "|" + "---|" * (len(header) + 1)]
-    for place in range(max(map(len, models.values()), default=0)):
-        scores = [scores[place] for scores in models.values()]
-        first = scores[0]
+    for scores in zip(*models.values(), strict=True):
+        first = next(score for score in scores if score is not None)
         of = "" if first.questions == first.available else f" of {first.available:,}"
         cells = [first.task, first.metric, f"{first.cap:,}", f"{first.questions:,}{of}"]
         for score in scores:
-            assert (score.task, score.cap) == (first.task, first.cap)
-            cells += [show(score.score, 1), show(score.gold_nll, 3)]
+            cells += [show(score.score, 1), show(score.gold_nll, 3)] if score else ["not run", ""]
         paper = "; ".join(f"{model} {value}" for model, value in list(first.paper.items())[:4])
         lines.append("| " + " | ".join([*cells, f"{paper} ({first.paper_source})" if paper else ""]) + " |")
-    cut = [f"{name}, {s.task} @ {s.cap:,}: {s.cut:,}" for name, scores in models.items() for s in scores if s.cut]
+    every = [(name, score) for name, scores in models.items() for score in scores if score]
+    cut = [f"{name}, {s.task} @ {s.cap:,}: {s.cut:,}" for name, s in every if s.cut]
     if cut:
         lines += ["", f"Prompts that were cut to their cap: {'; '.join(cut)}."]
+    long = [f"{name}, {s.task} @ {s.cap:,}: {s.unstopped:,}" for name, s in every if s.unstopped]
+    if long:
+        lines += ["", f"Answers that ended at their longest length: {'; '.join(long)}."]
     return lines
 
 
