@@ -4,7 +4,6 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from lit_long.cli.command import Command
 from lit_long.cli.evaluate import parse_models
@@ -67,6 +66,7 @@ def _run(args: argparse.Namespace) -> int:
     from lit_long.evaluation.benchmarks.run import run_benchmarks
     from lit_long.evaluation.progress import TerminalProgress
     from lit_long.model import load_for_inference
+    from lit_long.model.tokenizer import load_tokenizer
 
     plan = make_plan(
         args.tasks,
@@ -96,7 +96,7 @@ def _run(args: argparse.Namespace) -> int:
             plan,
             options,
             load=load_for_inference,
-            load_tokenizer=lambda path: _tokenizer(args.tokenizer or path),
+            load_tokenizer=lambda path: load_tokenizer(args.tokenizer or path),
             output=output,
             progress=progress,
         )
@@ -108,25 +108,6 @@ def _run(args: argparse.Namespace) -> int:
         print(to_markdown(results))
         print("\n".join(["Files:", *(f"  {file}" for file in [*files, output / "raw"])]))
     return 0
-
-
-def _tokenizer(path: str) -> Any:
-    from transformers import AutoTokenizer
-
-    from lit_long.model.inference import read_checkpoint
-    from lit_long.repository import model_at
-
-    if path.endswith(".ckpt"):
-        recorded = read_checkpoint(path)["lit_long"].get("tokenizer")
-        if not recorded:
-            raise UserError(f"{path} names no tokenizer. Give its folder or Hub id with --tokenizer.")
-        path = recorded
-    name, revision = model_at(path)
-    try:
-        return AutoTokenizer.from_pretrained(name, revision=revision)
-    except (OSError, ValueError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"No tokenizer in {path} ({reason}). Give its folder or Hub id with --tokenizer.") from error
 
 
 COMMAND = Command(

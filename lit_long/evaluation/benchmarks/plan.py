@@ -74,8 +74,8 @@ def make_plan(
 
     Args:
         names: ``scrolls``, ``zero_scrolls``, ``l_eval`` or one task of them such as ``scrolls/qasper``; ``paper`` for
-            the paper's short suite, ``truthfulqa``, ``lm_eval/NAME`` for any other task of the harness; ``toxigen``,
-            ``bold``, ``red_team``.
+            the paper's short suite, ``truthfulqa``, ``lm_eval/NAME`` or ``lm_eval/NAME:SHOTS`` for any other task of
+            the harness; ``toxigen``, ``bold``, ``red_team``.
         caps: prompt caps of long tasks and lengths of red-team prompts, in tokens.
         allow_code: whether tasks that run the model's programs may run.
         attacks: requests of the red team.
@@ -89,7 +89,7 @@ def make_plan(
     for name in dict.fromkeys(names):
         if name.split("/")[0] in GROUPS:
             long.append(name)
-        elif name in PRESETS or name in short_names:
+        elif name.partition(":")[0] in (*PRESETS, *short_names):
             short.append(name)
         elif name.startswith(_HARNESS):
             short.append(name.removeprefix(_HARNESS))

@@ -49,7 +49,8 @@ def _model(result: ModelBenchmarks) -> dict[str, Any]:
         "source": json.loads(json.dumps(result.source, default=str)),
         "long": [asdict(summarise_task(asked)) | {"prompt": asked.task.prompt} for asked in result.long.values()],
         "short": {
-            name: asdict(scores[name]) | {"metric": score.metric, "shots": score.shots, "rows": len(score.rows)}
+            name: asdict(scores[name])
+            | {"metric": score.metric, "shots": score.shots, "rows": len(score.rows), "parts": score.parts}
             for name, score in result.short.scores.items()
         },
         "short_groups": {name: asdict(score) for name, score in compare.group_scores(scores).items()},

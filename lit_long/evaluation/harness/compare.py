@@ -86,6 +86,10 @@ def markdown(results: Mapping[str, HarnessResult]) -> list[str]:
         cells += [_show(task_score(score)) if score else "" for score in found]
         cells += [_show(gap, signed=True) for gap in differences]
         lines.append("| " + " | ".join([*cells, _paper(paper_task(first.task.label))]) + " |")
+        for part in first.parts:
+            values = ["" if not s or part not in s.parts else f"{s.parts[part]:.1f}" for s in found]
+            cells = [f"- {part}", first.metric, str(first.shots), *values, *("" for _ in names[1:])]
+            lines.append("| " + " | ".join([*cells, _paper(paper_task(part))]) + " |")
     levels = [group_scores({t: task_score(s) for t, s in result.scores.items()}) for result in results.values()]
     gaps = [
         group_scores(

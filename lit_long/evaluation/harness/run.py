@@ -9,7 +9,7 @@ import logging
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ class HarnessScore:
         metric: the metric's name in the harness, with its filter.
         value: the score; shares on a scale of 100.
         rows: row id -> value on the same scale, where the metric is a mean of rows; else empty.
+        parts: scores of the groups inside a group (MMLU's four), on the same scale.
         shots: examples in the prompt, as the harness reports it.
         cut: rows whose prompt the harness cut to the model's window.
         versions: versions of the task and its parts.
@@ -42,6 +43,7 @@ class HarnessScore:
     metric: str
     value: float
     rows: dict[str, float]
+    parts: dict[str, float]
     shots: int | None
     cut: int
     versions: dict[str, Any]
@@ -58,13 +60,19 @@ class HarnessResult:
 def harness_tasks(names: Sequence[str]) -> list[HarnessTask]:
     """Tasks from names: ``paper`` and ``truthfulqa`` stand for several, the rest are names of the harness.
 
-    The paper's tasks keep the paper's shots when they are named one by one.
+    The paper's tasks keep the paper's shots when they are named one by one; ``nq_open:1`` asks for one shot.
+
+    Raises:
+        UserError: what stands behind the colon is no number of shots.
     """
     known = {task.name: task for preset in PRESETS.values() for task in preset}
     found: dict[str, HarnessTask] = {}
-    for name in names:
+    for given in names:
+        name, colon, shots = given.partition(":")
+        if colon and not shots.isdigit():
+            raise UserError(f"'{given}': behind the colon stands the number of shots, such as {name}:5.")
         for task in PRESETS.get(name, (known.get(name, HarnessTask(name=name)),)):
-            found[task.name] = task
+            found[task.name] = replace(task, shots=int(shots)) if colon else task
     return list(found.values())
 
 
@@ -218,8 +226,20 @@ def _score(task: HarnessTask, found: dict[str, Any], cut: int) -> HarnessScore:
         if mean is None or abs(mean - value) > 1e-6:  # no mean of rows (a perplexity): then on its own scale
             rows, value = {}, float(results[leaves[0]][metric])
     shots = found.get("n-shot", {}).get(leaves[0])
+    parts = {
+        part: 100 * float(scores[metric])
+        for part, scores in results.items()
+        if part not in (*leaves, task.name) and isinstance(scores.get(metric), int | float)
+    }
     return HarnessScore(
-        task=task, metric=metric, value=value, rows=rows, shots=shots, cut=cut, versions=dict(found["versions"])
+        task=task,
+        metric=metric,
+        value=value,
+        rows=rows,
+        parts=parts,
+        shots=shots,
+        cut=cut,
+        versions=dict(found["versions"]),
     )
 
 
@@ -236,7 +256,7 @@ def _metric(task: HarnessTask, results: dict[str, Any]) -> str:
 def _write(file: Path | None, key: str, score: HarnessScore) -> None:
     if file is None:
         return
-    facts = {"metric": score.metric, "value": score.value, "shots": score.shots, "cut": score.cut}
+    facts = {"metric": score.metric, "value": score.value, "parts": score.parts, "shots": score.shots, "cut": score.cut}
     # Written beside and moved, so that a file that exists holds a whole task.
     partial = file.with_suffix(".partial")
     partial.unlink(missing_ok=True)
@@ -259,6 +279,7 @@ def _read(file: Path | None, key: str, task: HarnessTask) -> HarnessScore | None
         metric=header["metric"],
         value=header["value"],
         rows={row["id"]: row["value"] for row in rows},
+        parts=header["parts"],
         shots=header["shots"],
         cut=header["cut"],
         versions=header["versions"],

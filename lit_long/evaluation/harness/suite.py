@@ -87,6 +87,11 @@ _TASKS = {
     "OpenBookQA": (59.0, 55.6, 60.2, 59.6),
     "CommonsenseQA": (61.0, 70.4, 77.0, 81.9),
     "MMLU": (47.8, 60.1, 65.0, 71.7),
+    # Table 14
+    "mmlu_humanities": (54.8, 69.0, 73.5, 80.1),
+    "mmlu_stem": (35.7, 44.4, 49.9, 55.5),
+    "mmlu_social_sciences": (58.4, 71.3, 78.4, 84.4),
+    "mmlu_other": (53.2, 65.8, 69.3, 74.9),
 }
 
 
@@ -103,7 +108,7 @@ def paper_group(group: str) -> dict[str, float]:
 
 
 def paper_task(label: str) -> dict[str, float]:
-    """Llama 2 Long's scores on a task (Tables 1, 15 and 16), by size; empty where the paper has none."""
+    """Llama 2 Long's scores on a task or a part of MMLU (Tables 1, 14 to 16) by size; empty where there are none."""
     if label not in _TASKS:
         return {}
     return {f"Llama 2 Long {size}": value for size, value in zip(_SIZES, _TASKS[label], strict=True)}

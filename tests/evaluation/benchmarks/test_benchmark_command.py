@@ -117,3 +117,13 @@ def test_nothing_that_runs_is_an_error_with_its_reason(models, tmp_path, capsys)
     arguments = ["--tasks", "bold", "--data", str(tmp_path / "empty"), "--output", str(tmp_path / "out")]
     assert main(["benchmark", models[1], *arguments, "--device", "cpu"]) == 2
     assert "Nothing could be run. bold: No train.jsonl or train.parquet" in capsys.readouterr().err
+
+
+def test_a_model_without_a_tokenizer_says_so(models, benchmark_data, tmp_path, capsys):
+    for file in (tmp_path / "long").glob("tokenizer*"):
+        file.unlink()
+    arguments = ["--tasks", "scrolls/narrative_qa", "--max-length", "128", "--data", str(benchmark_data)]
+    arguments += ["--output", str(tmp_path / "out"), "--device", "cpu"]
+    assert main(["benchmark", models[1], *arguments]) == 2
+    assert "with --tokenizer" in capsys.readouterr().err
+    assert main(["benchmark", models[1], *arguments, "--tokenizer", models[0]]) == 0

@@ -3,6 +3,7 @@
 import json
 import random
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -45,7 +46,12 @@ def task_folder(tmp_path_factory):
         "metric_list": [{"metric": "acc"}],
     }
     missing = task | {"task": "tiny_missing", "dataset_kwargs": {"data_files": {"test": "nowhere.jsonl"}}}
-    for content in (task, missing):
+    second = task | {"task": "tiny_second", "doc_to_text": "Well: {{question}}"}
+    inner = {"group": "tiny_part", "task": ["tiny_second"], "aggregate_metric_list": [{"metric": "acc"}]}
+    group = {"group": "tiny_group", "task": ["tiny_choice", "tiny_part"]}
+    for content in (inner, group):
+        (folder / f"{content['group']}.yaml").write_text(yaml.safe_dump(content))
+    for content in (task, missing, second):
         (folder / f"{content['task']}.yaml").write_text(yaml.safe_dump(content))
     return str(folder)
 
@@ -56,7 +62,7 @@ def test_in_memory_model_scores_as_stock_log_likelihoods(loaded, task_folder, tm
     torch.manual_seed(7)
     expected_next = (random.Random(7).random(), torch.rand(1, generator=torch.Generator().manual_seed(7)).item())
     notes = []
-    tasks = [HarnessTask(name="tiny_choice", shots=0), HarnessTask(name="tiny_missing"), HarnessTask(name="no_such")]
+    tasks = [*harness_tasks(["tiny_choice:0", "tiny_missing", "no_such"]), HarnessTask(name="tiny_group", shots=0)]
 
     def run():
         return run_lm_eval(
@@ -80,6 +86,11 @@ def test_in_memory_model_scores_as_stock_log_likelihoods(loaded, task_folder, tm
     assert score.rows == expected
     assert score.value == pytest.approx(sum(expected.values()) / 4)
     assert (score.metric, score.cut) == ("acc,none", 0)
+    group = result.scores["tiny_group"]  # every row of every task in it weighs the same
+    assert {id: value for id, value in group.rows.items() if id.startswith("tiny_choice/")} == expected
+    assert len(group.rows) == 8
+    assert group.value == pytest.approx(sum(group.rows.values()) / 8)
+    assert group.parts == {"tiny_part": pytest.approx(2 * group.value - score.value)}
     # what could not be run is said, and does not lose what could
     assert set(result.failed) == {"tiny_missing", "no_such"}
     assert "nowhere.jsonl" in result.failed["tiny_missing"]
@@ -118,6 +129,9 @@ def test_paper_suite_is_known_to_the_harness_with_its_shots(task_folder):
     assert len(shots) == 15
     assert (shots["MMLU"], shots["MBPP"], shots["GSM8K"], shots["MATH"], shots["CommonsenseQA"]) == (5, 3, 8, 4, 7)
     assert harness_tasks(["gsm8k", "paper"])[0].shots == 8
+    assert harness_tasks(["nq_open:1"])[0] == replace(harness_tasks(["nq_open"])[0], shots=1)
+    with pytest.raises(UserError, match="number of shots, such as nq_open:5"):
+        harness_tasks(["nq_open:few"])
     # the paper's group means are the means of its own tasks, which guards against a slip of transcription
     for group in ("Coding", "Math", "OpenQA"):
         labels = [task.label for task in PAPER_SUITE if task.group == group]
@@ -130,7 +144,7 @@ def _score(name, values, metric="acc,none"):
     rows = {f"{name}/{i}": float(v) for i, v in enumerate(values)}
     task = next((t for t in PAPER_SUITE if t.name == name), HarnessTask(name=name))
     value = sum(values) / len(values)
-    return HarnessScore(task=task, metric=metric, value=value, rows=rows, shots=0, cut=0, versions={})
+    return HarnessScore(task=task, metric=metric, value=value, rows=rows, parts={}, shots=0, cut=0, versions={})
 
 
 def test_regression_is_paired_and_groups_are_means_of_tasks():
