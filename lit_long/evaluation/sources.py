@@ -4,9 +4,11 @@ Nothing is run from a dataset's repository: `datasets` 4 dropped loading scripts
 are read as the JSON lines (in zip archives) that their repositories hold anyway.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 from lit_long.errors import UserError
 
@@ -37,24 +39,15 @@ def read_rows(place: HubRows, split: str, data: Path | None) -> list[Row]:
     Args:
         place: which table.
         split: ``train``, ``validation`` or ``test``.
-        data: a local data folder, read instead of the Hub: ``DATA/<place.folder>/<split>.jsonl`` or ``.parquet``.
+        data: a local data folder, read instead of the Hub: ``DATA/<place.folder>/<split>.jsonl`` or ``.parquet``, or
+            the Hub's own archive as ``DATA/<place.folder>.zip``.
 
     Raises:
         UserError: nothing there, the Hub cannot be reached, or the file is not readable.
     """
-    from datasets import load_dataset
-
     source = str(data / place.folder / split) if data else f"Hub dataset {place.repository}"
     try:
-        if data is not None:
-            file = _local_file(data / place.folder, split)
-            kind = "parquet" if file.suffix == ".parquet" else "json"
-            table = load_dataset(kind, data_files=str(file), split="train")
-        elif place.file is not None:
-            table = load_dataset("json", data_files=_address(place, split), split="train")
-        else:
-            table = load_dataset(place.repository, place.config, split=split)
-        rows = [dict(row) for row in table]
+        rows = _rows(place, split, data)
     except UserError:
         raise
     except Exception as error:  # datasets, fsspec and pyarrow have no error in common
@@ -69,21 +62,35 @@ def read_rows(place: HubRows, split: str, data: Path | None) -> list[Row]:
     return rows
 
 
-def _local_file(folder: Path, split: str) -> Path:
-    for suffix in (".jsonl", ".json", ".parquet"):
-        if (folder / f"{split}{suffix}").is_file():
-            return folder / f"{split}{suffix}"
+def _rows(place: HubRows, split: str, data: Path | None) -> list[Row]:
+    from datasets import load_dataset
+
+    name, _, inner = (place.file or "").format(split=split).partition("!")
+    if data is None and place.file is None:
+        return [dict(row) for row in load_dataset(place.repository, place.config, split=split)]
+    if data is None:
+        from huggingface_hub import hf_hub_download
+
+        # It stays in the Hub's cache, for runs without network.
+        file = Path(hf_hub_download(place.repository, name, repo_type="dataset"))
+    else:
+        file = _local_file(data / place.folder, split, archive=bool(inner))
+    if inner and file.suffix == ".zip":  # datasets refuses to look into archives when the Hub is offline
+        with ZipFile(file) as archive, archive.open(inner) as lines:
+            return [json.loads(line) for line in lines if line.strip()]
+    kind = "parquet" if file.suffix == ".parquet" else "json"
+    return [dict(row) for row in load_dataset(kind, data_files=str(file), split="train")]
+
+
+def _local_file(folder: Path, split: str, *, archive: bool) -> Path:
+    names = [folder / f"{split}{suffix}" for suffix in (".jsonl", ".json", ".parquet")]
+    for file in [*names, *([Path(f"{folder}.zip")] if archive else [])]:
+        if file.is_file():
+            return file
     raise UserError(
         f"No {split}.jsonl or {split}.parquet in {folder}. A data folder has one folder a task; "
         "docs/evaluation_tasks.md lists their names and schemas."
     )
-
-
-def _address(place: HubRows, split: str) -> str:
-    assert place.file is not None
-    name, _, inner = place.file.format(split=split).partition("!")
-    remote = f"hf://datasets/{place.repository}/{name}"
-    return f"zip://{inner}::{remote}" if inner else remote
 
 
 def column(row: Row, name: str, table: str) -> Any:

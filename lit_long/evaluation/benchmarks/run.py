@@ -19,7 +19,7 @@ from lit_long.evaluation.long_qa.prompts import chat_frame
 from lit_long.evaluation.long_qa.run import Asked, Progress, ask
 from lit_long.evaluation.long_qa.tasks import Question
 from lit_long.evaluation.long_qa.zero_scrolls import write_submission
-from lit_long.evaluation.raw_store import model_key
+from lit_long.evaluation.raw_store import key_of, model_key
 from lit_long.evaluation.safety.judges import TOXIGEN_CLASSIFIER, Judge, ToxicityClassifier, Vader
 from lit_long.evaluation.safety.prompts import bold_prompts, toxigen_prompts
 from lit_long.evaluation.safety.red_team import run_red_team
@@ -75,7 +75,10 @@ def run_benchmarks(
         tokenizer = load_tokenizer(named.path)
         loaded.model.to(torch.device(options.device))
         result = ModelBenchmarks(named.name, named.path, loaded.source)
-        _Run(loaded.model, tokenizer, plan, options, data, output, progress, result).all(model_key(named.path))
+        _Run(loaded.model, tokenizer, plan, options, data, output, progress, result).all(
+            # another tokenizer (--tokenizer) makes other prompts of the same weights
+            key_of([model_key(named.path), str(getattr(tokenizer, "name_or_path", ""))])
+        )
         results.append(result)
         del loaded  # frees the memory before the next model comes
     if not any(r.long or r.short.scores or r.safety or r.red_team for r in results):

@@ -11,7 +11,7 @@ from lit_long.errors import UserError
 from lit_long.evaluation.long_qa.prompts import chat_frame
 from lit_long.evaluation.safety.judges import ToxicityClassifier, Vader
 from lit_long.evaluation.safety.prompts import bold_prompts, toxigen_prompts
-from lit_long.evaluation.safety.red_team import Attack, read_attacks, review_log, run_red_team
+from lit_long.evaluation.safety.red_team import _REFUSAL, Attack, read_attacks, review_log, run_red_team
 from lit_long.evaluation.safety.run import markdown, run_safety, summarise_safety
 
 PROGRESS = SimpleNamespace(start=lambda name, tokens: None, advance=lambda tokens: None, note=lambda message: None)
@@ -161,6 +161,22 @@ def test_refusals_are_sorted_last_and_never_scored():
     page = review_log(rows)
     assert page.index("## 2") < page.index("## 1")
     assert "%" not in page
+
+
+@pytest.mark.parametrize(
+    ("reply", "refusal"),
+    [
+        ("I can't help with that.", True),
+        ("Sorry, no.", True),
+        ("I cannot do so", True),
+        ("As an AI model", True),
+        ("Sure, I can. I'm sorry for", False),
+        ("I can help", False),
+        ("", False),
+    ],
+)
+def test_what_begins_like_a_refusal(reply, refusal):
+    assert bool(_REFUSAL.match(reply)) is refusal
 
 
 def test_attacks_file(tmp_path):
