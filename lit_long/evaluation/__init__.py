@@ -20,6 +20,7 @@ _PUBLIC = {
     "loss_by_position": "lit_long.evaluation.position_loss",
     "paired_difference": "lit_long.evaluation.position_loss",
     "position_nll": "lit_long.evaluation.token_nll",
+    "run_lm_eval": "lit_long.evaluation.harness.run",
     "take_windows": "lit_long.evaluation.windows",
 }
 __all__ = [
@@ -36,11 +37,13 @@ __all__ = [
     "loss_by_position",
     "paired_difference",
     "position_nll",
+    "run_lm_eval",
     "take_windows",
 ]
 
 if TYPE_CHECKING:
     from lit_long.evaluation.battery import evaluate_models
+    from lit_long.evaluation.harness.run import run_lm_eval
     from lit_long.evaluation.intervals import Estimate
     from lit_long.evaluation.position_loss import PairedDifference, PositionLoss, loss_by_position, paired_difference
     from lit_long.evaluation.power_law import PowerLaw, PowerLawFit, fit_power_law

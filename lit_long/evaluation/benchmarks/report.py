@@ -91,6 +91,8 @@ def to_markdown(results: Sequence[ModelBenchmarks]) -> str:
     if any(result.short.scores for result in results):
         lines += ["", "## Short tasks (lm-evaluation-harness)", ""]
         lines += compare.markdown({result.name: result.short for result in results})
+    if any(name.startswith("truthfulqa") for result in results for name in result.short.scores):
+        lines += ["", safety.truthfulqa_note()]
     if any(result.safety for result in results):
         lines += ["", "## Safety", "", *safety.markdown({result.name: result.safety for result in results})]
     for result in results:

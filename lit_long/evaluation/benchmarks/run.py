@@ -14,7 +14,8 @@ import torch
 from lit_long.errors import UserError
 from lit_long.evaluation.battery import Loaded, NamedModel
 from lit_long.evaluation.benchmarks.plan import Options, Plan
-from lit_long.evaluation.harness.run import HarnessResult, run_lm_eval
+from lit_long.evaluation.harness.run import run_lm_eval
+from lit_long.evaluation.harness.score import HarnessResult
 from lit_long.evaluation.long_qa.prompts import chat_frame
 from lit_long.evaluation.long_qa.run import Asked, Progress, ask
 from lit_long.evaluation.long_qa.tasks import Question

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lit_long.evaluation.harness.run import HarnessResult, HarnessScore
+from lit_long.evaluation.harness.score import HarnessResult, HarnessScore
 from lit_long.evaluation.harness.suite import PAPER_SUITE, paper_group, paper_task
 from lit_long.evaluation.intervals import cluster_estimate
 

@@ -5,56 +5,19 @@ is its own call with its own shots; its scores and every row are written when it
 reads them back. The random state of Python, NumPy and torch is put back, so that a training around it is not disturbed.
 """
 
-import logging
-import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lit_long.errors import UserError
+from lit_long.evaluation.harness.guards import code_allowed, cut_prompts, random_state_kept
+from lit_long.evaluation.harness.score import HarnessResult, HarnessScore, read_results, read_score, write_score
 from lit_long.evaluation.harness.suite import PRESETS, HarnessTask
 from lit_long.evaluation.raw_store import key_of
-from lit_long.evaluation.rows import RowFile
 
 _ROW_FORMAT = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class HarnessScore:
-    """One task's result.
-
-    Attributes:
-        task: what was run.
-        metric: the metric's name in the harness, with its filter.
-        value: the score; shares on a scale of 100.
-        rows: row id -> value on the same scale, where the metric is a mean of rows; else empty.
-        parts: scores of the groups inside a group (MMLU's four), on the same scale.
-        shots: examples in the prompt, as the harness reports it.
-        cut: rows whose prompt the harness cut to the model's window.
-        versions: versions of the task and its parts.
-    """
-
-    task: HarnessTask
-    metric: str
-    value: float
-    rows: dict[str, float]
-    parts: dict[str, float]
-    shots: int | None
-    cut: int
-    versions: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class HarnessResult:
-    """Results of the tasks that ran, and why the others did not."""
-
-    scores: dict[str, HarnessScore] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
 
 
 def harness_tasks(names: Sequence[str]) -> list[HarnessTask]:
@@ -89,7 +52,7 @@ def run_lm_eval(
     chat: bool = False,
     allow_code: bool = False,
     include_path: str | None = None,
-    note: Any = None,
+    note: Callable[[str], None] | None = None,
 ) -> HarnessResult:
     """Evaluate a model that is in memory on tasks of lm-evaluation-harness.
 
@@ -124,7 +87,7 @@ def run_lm_eval(
         settings = [_ROW_FORMAT, harness.version, model_key, task.name, task.shots, task.metrics, limit, chat]
         key = key_of([*settings, harness.max_length])
         file = None if folder is None else folder / f"{task.name}.jsonl"
-        kept = _read(file, key, task)
+        kept = None if file is None else read_score(file, key, task)
         if kept is not None:
             result.scores[task.name] = kept
             if note:
@@ -141,7 +104,8 @@ def run_lm_eval(
             result.failed[task.name] = f"{type(error).__name__}: {reason}"
         else:
             result.scores[task.name] = score
-            _write(file, key, score)
+            if file is not None:
+                write_score(file, key, score)
         if note and task.name in result.failed:
             note(f"{task.name}: failed ({result.failed[task.name]})")
     if chosen and not result.scores:
@@ -182,7 +146,7 @@ class _Harness:
     def run(self, task: HarnessTask, *, limit: int | None, chat: bool, allow_code: bool) -> HarnessScore:
         if task.name not in self._manager.all_tasks:
             raise UserError(f"lm-evaluation-harness {self.version} has no task '{task.name}'")
-        with _random_state_kept(), _cut_prompts() as cut, _code_allowed(allow_code):
+        with random_state_kept(), cut_prompts() as cut, code_allowed(allow_code):
             found = self._evaluate(
                 model=self._lm,
                 tasks=[task.name],
@@ -194,7 +158,7 @@ class _Harness:
                 bootstrap_iters=0,  # intervals come from the rows
                 log_samples=True,
             )
-        return _score(task, found, len(cut))
+        return read_results(task, found, len(cut))
 
 
 @cache
@@ -203,136 +167,3 @@ def _task_manager(include_path: str | None) -> Any:
     from lm_eval.tasks import TaskManager
 
     return TaskManager(include_path=include_path)
-
-
-def _score(task: HarnessTask, found: dict[str, Any], cut: int) -> HarnessScore:
-    results = found["results"]
-    leaves = list(found["samples"])
-    metric = _metric(task, results[leaves[0]])
-    name, _, kind = metric.partition(",")
-    rows = {
-        f"{leaf}/{sample['doc_id']}": 100 * float(sample[name])
-        for leaf in leaves
-        for sample in found["samples"][leaf]
-        if sample["filter"] == kind and isinstance(sample.get(name), int | float)
-    }
-    mean = sum(rows.values()) / len(rows) if rows else None
-    if len(leaves) > 1:  # a group: every row weighs the same, as the paper's and the harness's MMLU
-        if mean is None:
-            raise UserError(f"the group '{task.name}' has no rows for its metric '{metric}'")
-        value = mean
-    else:
-        value = 100 * float(results[leaves[0]][metric])
-        if mean is None or abs(mean - value) > 1e-6:  # no mean of rows (a perplexity): then on its own scale
-            rows, value = {}, float(results[leaves[0]][metric])
-    shots = found.get("n-shot", {}).get(leaves[0])
-    parts = {
-        part: 100 * float(scores[metric])
-        for part, scores in results.items()
-        if part not in (*leaves, task.name) and isinstance(scores.get(metric), int | float)
-    }
-    return HarnessScore(
-        task=task,
-        metric=metric,
-        value=value,
-        rows=rows,
-        parts=parts,
-        shots=shots,
-        cut=cut,
-        versions=dict(found["versions"]),
-    )
-
-
-def _metric(task: HarnessTask, results: dict[str, Any]) -> str:
-    """The key of a task's metric in the harness's results, such as ``acc,none``."""
-    keys = [key for key in results if "," in key and "_stderr" not in key and isinstance(results[key], int | float)]
-    for name in task.metrics or [key.partition(",")[0] for key in keys]:
-        for key in keys:
-            if key.partition(",")[0] == name:
-                return key
-    raise UserError(f"no metric {' or '.join(task.metrics)} in the results of '{task.name}', only {keys}")
-
-
-def _write(file: Path | None, key: str, score: HarnessScore) -> None:
-    if file is None:
-        return
-    facts = {"metric": score.metric, "value": score.value, "parts": score.parts, "shots": score.shots, "cut": score.cut}
-    # Written beside and moved, so that a file that exists holds a whole task.
-    partial = file.with_suffix(".partial")
-    partial.unlink(missing_ok=True)
-    header = {"key": key, "task": score.task.name, "versions": score.versions, **facts}
-    with RowFile(partial, header, sync=False) as store:
-        for id, value in score.rows.items():
-            store.add({"id": id, "value": value})
-    partial.replace(file)
-
-
-def _read(file: Path | None, key: str, task: HarnessTask) -> HarnessScore | None:
-    if file is None or not file.is_file():
-        return None
-    store = RowFile.read(file)
-    if store is None or store[0].get("key") != key:
-        return None
-    header, rows = store
-    return HarnessScore(
-        task=task,
-        metric=header["metric"],
-        value=header["value"],
-        rows={row["id"]: row["value"] for row in rows},
-        parts=header["parts"],
-        shots=header["shots"],
-        cut=header["cut"],
-        versions=header["versions"],
-    )
-
-
-@contextmanager
-def _random_state_kept() -> Iterator[None]:
-    """The harness seeds every generator; whoever called us goes on with the numbers they would have drawn."""
-    import numpy as np
-
-    python, numpy = random.getstate(), np.random.get_state()
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=devices):
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
-
-
-@contextmanager
-def _cut_prompts() -> Iterator[list[str]]:
-    """Collects the harness's warnings that a prompt was cut; it counts them nowhere."""
-    found: list[str] = []
-
-    class Cut(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            message = record.getMessage()
-            if "exceeds model's maximum length" in message or "Left truncation applied" in message:
-                found.append(message)
-
-    handler, logger = Cut(level=logging.WARNING), logging.getLogger("lm_eval")
-    logger.addHandler(handler)
-    try:
-        yield found
-    finally:
-        logger.removeHandler(handler)
-
-
-@contextmanager
-def _code_allowed(allowed: bool) -> Iterator[None]:
-    """The variable that Hugging Face's code_eval wants to see, for this call only."""
-    import os
-
-    name = "HF_ALLOW_CODE_EVAL"
-    before = os.environ.get(name)
-    if allowed:
-        os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = before

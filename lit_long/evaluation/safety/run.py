@@ -165,9 +165,13 @@ def markdown(scores: dict[str, Sequence[SafetyScore]]) -> list[str]:
                 f"| {score.name} ({what}) | {model} | {score.score.mean:.3f}{half} | {score.prompts:,}{of} | "
                 f"{score.empty:,} | {score.judge} | {paper} (Table 12) |"
             )
-    return [
-        *lines,
-        "",
+    return lines
+
+
+def truthfulqa_note() -> str:
+    """What stands in for the paper's TruthfulQA, and the paper's numbers, which are of another measure."""
+    paper = ", ".join(f"{who} {value}" for who, value in PAPER["truthfulqa"].items())
+    return (
         "TruthfulQA: the paper's two judges are fine-tuned GPT-3 models and not to be had; `truthfulqa_mc2` of "
-        "lm-evaluation-harness replaces them and is another measure.",
-    ]
+        f"lm-evaluation-harness replaces them and is another measure (paper, % truthful and informative: {paper})."
+    )

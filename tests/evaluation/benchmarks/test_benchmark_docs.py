@@ -14,6 +14,7 @@ from lit_long.cli.benchmark import COMMAND
 from lit_long.entry import main
 from lit_long.evaluation.benchmarks.plan import make_plan
 from lit_long.evaluation.harness import run as harness_run
+from lit_long.evaluation.harness.score import HarnessScore
 
 PAGE = Path(__file__).parents[3] / "docs" / "evaluation_tasks.md"
 
@@ -62,9 +63,7 @@ def test_python_example_runs(page, tiny_model_dir, monkeypatch, capsys):
 
     def evaluate(self, task, **options):
         asked.append((task.name, task.shots, options["limit"]))
-        return harness_run.HarnessScore(
-            task=task, metric="acc,none", value=50.0, rows={}, parts={}, shots=0, cut=0, versions={}
-        )
+        return HarnessScore(task=task, metric="acc,none", value=50.0, rows={}, parts={}, shots=0, cut=0, versions={})
 
     monkeypatch.setattr(harness_run._Harness, "run", evaluate)
     monkeypatch.setattr(harness_run, "_task_manager", lambda include_path: None)

@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lit_long.errors import UserError
 from lit_long.evaluation.harness.compare import Score, group_scores, markdown, task_difference, task_score
-from lit_long.evaluation.harness.run import HarnessResult, HarnessScore, _task_manager, harness_tasks, run_lm_eval
+from lit_long.evaluation.harness.run import _task_manager, harness_tasks, run_lm_eval
+from lit_long.evaluation.harness.score import HarnessResult, HarnessScore
 from lit_long.evaluation.harness.suite import PAPER_SUITE, HarnessTask, paper_group, paper_task
 
 ROWS = [
