@@ -7,6 +7,7 @@ exact match long before their loss on the right answer says nothing.
 Shape letters: B prompts in a batch, P tokens of the longest prompt, A tokens of the longest gold answer.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,15 @@ from torch import Tensor
 from lit_long.attention import PACKED
 
 IGNORED = -100
+_LAST_WORD = re.compile(r"\S+\s*$")
+
+
+@dataclass(frozen=True)
+class Gold:
+    """A right answer: the last characters of the prompt, and the text behind them (with a space in front, if any)."""
+
+    prompt_end: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,7 @@ def answer(
     *,
     new_tokens: int,
     stop_at_newline: bool = False,
-    golds: Sequence[str | None] | None = None,
+    golds: Sequence[Gold | None] | None = None,
 ) -> list[Answer]:
     """Answer a batch of prompts greedily.
 
@@ -87,17 +97,34 @@ def answer(
     return answers
 
 
-def gold_length(tokenizer: Any, gold: str) -> int:
-    """Tokens of a gold answer behind its prompt."""
-    return len(_continuation(tokenizer, gold))
+def gold_behind(prompt: str, reference: str) -> Gold:
+    """The gold answer behind a prompt's text: a space in front, unless the prompt ends in white space itself."""
+    end = _LAST_WORD.search(prompt)
+    text = reference.strip()
+    return Gold(end.group() if end else "", text if not prompt or prompt[-1].isspace() else f" {text}")
+
+
+def continuation_ids(tokenizer: Any, gold: Gold) -> list[int]:
+    """Token ids of a gold answer behind its prompt.
+
+    Encoded together with the prompt's end, since SentencePiece tokenizers (Llama 2) put a space of their own in front
+    of whatever they encode alone.
+    """
+    front: list[int] = tokenizer(gold.prompt_end, add_special_tokens=False)["input_ids"]
+    both: list[int] = tokenizer(gold.prompt_end + gold.text, add_special_tokens=False)["input_ids"]
+    if both[: len(front)] == front:
+        return both[len(front) :]
+    # A token across the border, which the prompt cannot have: the prompt's ids are already what they are.
+    alone: list[int] = tokenizer(gold.text, add_special_tokens=False)["input_ids"]
+    return alone
 
 
 def _gold_nll(
-    model: Any, tokenizer: Any, ids_BP: Tensor, mask_BP: Tensor, golds: Sequence[str | None], cache: Any
+    model: Any, tokenizer: Any, ids_BP: Tensor, mask_BP: Tensor, golds: Sequence[Gold | None], cache: Any
 ) -> list[tuple[float | None, int]]:
     """Mean loss of each gold answer behind its prompt; with a cache of all but the prompt's last token, or without."""
     B, device = len(golds), ids_BP.device
-    gold_ids = [[] if gold is None else _continuation(tokenizer, gold) for gold in golds]
+    gold_ids = [[] if gold is None else continuation_ids(tokenizer, gold) for gold in golds]
     A = max(len(ids) for ids in gold_ids)
     if A == 0:
         return [(None, 0)] * B
@@ -141,12 +168,6 @@ def _cut_back(cache: Any, length: int) -> Any:
     if surplus > 0:
         cache.crop(-surplus)
     return cache
-
-
-def _continuation(tokenizer: Any, gold: str) -> list[int]:
-    """Token ids of an answer behind a prompt that ends in a colon: with a space in front."""
-    ids: list[int] = tokenizer(" " + gold.strip(), add_special_tokens=False)["input_ids"]
-    return ids
 
 
 def _left_padded(prompts: Sequence[list[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from lit_long.attention import PACKED
 from lit_long.errors import UserError
-from lit_long.evaluation.answers import answer, gold_length
+from lit_long.evaluation.answers import Gold, answer, continuation_ids, gold_behind
 from lit_long.evaluation.long_qa.metrics import score
 from lit_long.evaluation.long_qa.prompts import Prompt, fit_prompt
 from lit_long.evaluation.long_qa.tasks import LongTask, Question
@@ -115,7 +115,7 @@ def ask(
         progress.start(label, len(left))
         alone = model.config._attn_implementation == PACKED
         for batch in _batches(left, model, tokenizer, task, cap, chat, 0 if alone else batch_tokens):
-            golds = [q.references[0] if q.references else None for q, _ in batch] if gold_loss else None
+            golds = [_gold(question, chat) for question, _ in batch] if gold_loss else None
             answers = answer(
                 model,
                 tokenizer,
@@ -154,6 +154,12 @@ def window_of(model: Any) -> int | None:
     return window
 
 
+def _gold(question: Question, chat: tuple[str, str] | None) -> Gold | None:
+    if not question.references:
+        return None
+    return gold_behind(question.layout.text[-100:] + (chat[1] if chat else ""), question.references[0])
+
+
 def _row(question: Question, prompt: Prompt, said: Any, task: LongTask) -> dict[str, Any]:
     row = {
         "id": question.id,
@@ -186,7 +192,8 @@ def _batches(
     for start in range(0, len(questions), _LOOK_AHEAD):
         encoded = []
         for question in questions[start : start + _LOOK_AHEAD]:
-            behind = max([task.new_tokens, *(gold_length(tokenizer, gold) for gold in question.references[:1])])
+            gold = _gold(question, chat)
+            behind = max(task.new_tokens, len(continuation_ids(tokenizer, gold)) if gold else 0)
             limit = cap if window is None else min(cap, window - behind)
             encoded.append((question, fit_prompt(question.layout, tokenizer, limit, chat=chat)))
         encoded.sort(key=lambda pair: len(pair[1].ids))

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lit_long.errors import UserError
 from lit_long.evaluation import answers as answers_module
-from lit_long.evaluation.answers import answer
+from lit_long.evaluation.answers import Gold, answer, continuation_ids, gold_behind
 from lit_long.evaluation.long_qa import run as run_module
 from lit_long.evaluation.long_qa.catalogue import TASKS
 from lit_long.evaluation.long_qa.prompts import fit_prompt
@@ -34,7 +34,7 @@ def test_batch_equals_stock_generate_one_by_one(loaded, questions):
     model, tokenizer = loaded
     limits = (120, 200, 160)
     prompts = [fit_prompt(q.layout, tokenizer, n).ids for q, n in zip(questions, limits, strict=True)]
-    golds = ["seven grey geese", None, "a fox"]
+    golds = [Gold("A:", " seven grey geese"), None, Gold("A:", " a fox")]
     found = answer(model, tokenizer, prompts, new_tokens=12, golds=golds)
     assert found[1].gold_nll is None
     for prompt, gold, said in zip(prompts, golds, found, strict=True):
@@ -42,17 +42,36 @@ def test_batch_equals_stock_generate_one_by_one(loaded, questions):
             stock = model.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=12)[0, len(prompt) :]
             assert said.text == tokenizer.decode(stock, skip_special_tokens=True).strip()
             if gold is not None:
-                ids = tokenizer(" " + gold, add_special_tokens=False)["input_ids"]
+                ids = tokenizer(gold.text, add_special_tokens=False)["input_ids"]
                 logits = model(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1]
                 expected = torch.nn.functional.cross_entropy(logits, torch.tensor(ids)).item()
                 assert said.gold_nll == pytest.approx(expected, abs=1e-4)
                 assert said.gold_tokens == len(ids)
 
 
+def test_gold_answers_are_encoded_as_they_follow_the_prompt(loaded):
+    _, plain = loaded
+    assert gold_behind("Q: Who?, A:", " Paris ") == Gold("A:", " Paris")
+    assert gold_behind("Answer:\n", "Paris") == Gold("Answer:\n", "Paris")
+    from tokenizers import Tokenizer, models, normalizers
+    from transformers import PreTrainedTokenizerFast
+
+    # as Llama 2: a space in front of whatever is encoded
+    core = Tokenizer(models.Unigram([("<unk>", 0.0), ("▁A:", -1.0), ("▁Paris", -1.0), ("▁", -1.0)], unk_id=0))
+    core.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    sentencepiece = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>")
+    assert sentencepiece(" Paris")["input_ids"] == [3, 2]
+    assert continuation_ids(sentencepiece, gold_behind("Who?, A:", "Paris")) == [2]
+    for prompt in ("Q: Who?, A:", "Answer:\n"):
+        gold = gold_behind(prompt, "Paris is right")
+        whole = plain(prompt)["input_ids"] + continuation_ids(plain, gold)
+        assert whole == plain(prompt + gold.text)["input_ids"]
+
+
 def test_gold_loss_without_a_cache_that_can_be_cut(loaded, questions, monkeypatch):
     model, tokenizer = loaded
     prompts = [fit_prompt(q.layout, tokenizer, n).ids for q, n in zip(questions[:2], (60, 90), strict=True)]
-    golds = ["seven grey geese", "a fox"]
+    golds = [Gold("A:", " seven grey geese"), Gold("A:", " a fox")]
     cached = answer(model, tokenizer, prompts, new_tokens=1, golds=golds)
     monkeypatch.setattr(answers_module, "_cut_back", lambda cache, length: None)
     again = answer(model, tokenizer, prompts, new_tokens=1, golds=golds)
@@ -65,9 +84,9 @@ def test_packed_attention_answers_one_at_a_time(tiny_model_dir, questions):
     tokenizer = AutoTokenizer.from_pretrained(tiny_model_dir)
     model = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32).eval()
     prompt = fit_prompt(questions[0].layout, tokenizer, 40).ids
-    stock = answer(model, tokenizer, [prompt], new_tokens=5, golds=["a fox"])
+    stock = answer(model, tokenizer, [prompt], new_tokens=5, golds=[Gold("A:", " a fox")])
     use_packed_attention(model)
-    [packed] = answer(model, tokenizer, [prompt], new_tokens=5, golds=["a fox"])
+    [packed] = answer(model, tokenizer, [prompt], new_tokens=5, golds=[Gold("A:", " a fox")])
     assert packed.text == stock[0].text
     assert packed.gold_nll == pytest.approx(stock[0].gold_nll, abs=1e-4)
 
