@@ -112,6 +112,9 @@ def ask(
         label = f"{task.name} @ {cap:,}"
         if len(left) < len(chosen):
             progress.note(f"{label}: {len(chosen) - len(left)} of {len(chosen)} answers read from {file}")
+        window = window_of(model)
+        if window is not None and cap > window - task.new_tokens:
+            progress.note(f"{label}: prompts leave at least {task.new_tokens:,} tokens of the window for the answer")
         progress.start(label, len(left))
         alone = model.config._attn_implementation == PACKED
         for batch in _batches(left, model, tokenizer, task, cap, chat, 0 if alone else batch_tokens):

@@ -14,7 +14,7 @@ from typing import Any
 from lit_long.errors import UserError
 from lit_long.evaluation.answers import answer
 from lit_long.evaluation.long_qa.prompts import Layout, fit_prompt
-from lit_long.evaluation.long_qa.run import Progress, check_cap, window_of
+from lit_long.evaluation.long_qa.run import Progress, window_of
 from lit_long.evaluation.raw_store import key_of
 from lit_long.evaluation.rows import RowFile
 
@@ -91,9 +91,12 @@ def run_red_team(
     Raises:
         UserError: a length beyond the window, or a context that is too short for it.
     """
-    for length in lengths:
-        check_cap(model, length + new_tokens, new_tokens)
     most = (window_of(model) or 1 << 30) - new_tokens
+    if max(lengths) > most:
+        raise UserError(
+            f"A prompt of {max(lengths):,} tokens and a reply of {new_tokens:,} are beyond this model's window of "
+            f"{window_of(model):,}. Give lengths of at most {most:,}, or extend the model's positions first."
+        )
     described = [[[a.id, a.text] for a in attacks], list(contexts), new_tokens, chat]
     key = key_of([_ROW_FORMAT, model_key, described])
     asked = [(attack, number, length) for length in lengths for number, attack in enumerate(attacks)]

@@ -147,7 +147,7 @@ def test_red_team_has_exact_lengths_a_control_and_a_log(loaded, tmp_path):
     assert page.count("Reviewer:") == 4
     with pytest.raises(UserError, match="fewer than the length of 4,000"):
         run((4000,))
-    with pytest.raises(UserError, match="beyond this model's window of 8,192"):
+    with pytest.raises(UserError, match=r"8,190 tokens and a reply of 4 are beyond .* at most 8,188"):
         run((8190,))
 
 
