@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lit_long.attention import PACKED
+from lit_long.errors import UserError
 
 IGNORED = -100
 _LAST_WORD = re.compile(r"\S+\s*$")
@@ -66,6 +67,9 @@ def answer(
         new_tokens: most tokens of an answer.
         stop_at_newline: whether an answer ends with its first line (base models go on with another question).
         golds: right answers whose loss is wanted, one a prompt; ``None`` for a prompt without.
+
+    Raises:
+        UserError: the loss of a gold answer is NaN or infinite.
     """
     packed = model.config._attn_implementation == PACKED
     assert not packed or len(prompts) == 1, "packed attention takes no padding"
@@ -87,10 +91,12 @@ def answer(
     ends = _end_ids(model, tokenizer)
     answers = []
     for row, (loss, count) in zip(result.sequences[:, P:].tolist(), nll, strict=True):
+        while row and row[-1] == pad:  # behind a row that ended before others
+            row.pop()
         end = next((i for i, token in enumerate(row) if token in ends), None)
         text = tokenizer.decode(row if end is None else row[:end], skip_special_tokens=True)
         line = _first_line(text) if stop_at_newline else None
-        stopped = end is not None or line is not None
+        stopped = end is not None or line is not None or len(row) < result.sequences.shape[1] - P
         answers.append(
             Answer(text.strip() if line is None else line, len(row) if end is None else end, stopped, loss, count)
         )
@@ -152,6 +158,11 @@ def _gold_nll(
     losses_BA = torch.nn.functional.cross_entropy(
         logits.float().flatten(0, 1), target_BA.flatten(), reduction="none", ignore_index=IGNORED
     ).view(B, A)
+    if not bool(losses_BA.isfinite().all()):
+        raise UserError(
+            "The loss of a gold answer is NaN or infinite: the model is broken there. Look for NaN or infinite "
+            "weights, or a length at which its position embedding overflows."
+        )
     sums = losses_BA.double().sum(-1).tolist()
     return [(total / len(ids), len(ids)) if ids else (None, 0) for total, ids in zip(sums, gold_ids, strict=True)]
 

@@ -108,10 +108,11 @@ class _Data:
         options = self._options
         if name == "bold":
             return self._once("judge bold", Vader)
-        make = lambda: ToxicityClassifier(  # noqa: E731
-            options.judge or TOXIGEN_CLASSIFIER, toxic_label=options.toxic_label, device=options.device
+        path = options.judge or TOXIGEN_CLASSIFIER
+        return self._once(
+            "judge toxigen",
+            lambda: ToxicityClassifier(path, toxic_label=options.toxic_label, device=options.device),
         )
-        return self._once("judge toxigen", make)
 
     def _once(self, name: str, read: Callable[[], Any]) -> Any:
         if name not in self._kept:

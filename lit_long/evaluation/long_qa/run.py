@@ -117,6 +117,8 @@ def ask(
             progress.note(f"{label}: prompts leave at least {task.new_tokens:,} tokens of the window for the answer")
         progress.start(label, len(left))
         alone = model.config._attn_implementation == PACKED
+        if alone:
+            progress.note(f"{label}: this model's attention has no cache, so every new token reads the whole prompt")
         for batch in _batches(left, model, tokenizer, task, cap, chat, 0 if alone else batch_tokens):
             golds = [_gold(question, chat) for question, _ in batch] if gold_loss else None
             answers = answer(

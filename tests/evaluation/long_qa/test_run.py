@@ -91,6 +91,15 @@ def test_packed_attention_answers_one_at_a_time(tiny_model_dir, questions):
     assert packed.gold_nll == pytest.approx(stock[0].gold_nll, abs=1e-4)
 
 
+def test_a_broken_model_is_said_not_averaged(tiny_model_dir):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model_dir)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32).eval()
+    with torch.no_grad():
+        model.model.norm.weight[0] = float("nan")
+    with pytest.raises(UserError, match="gold answer is NaN or infinite"):
+        answer(model, tokenizer, [[5, 6, 7]], new_tokens=1, golds=[Gold("A:", " a fox")])
+
+
 def test_an_answer_is_its_first_line(loaded, monkeypatch):
     model, tokenizer = loaded
     said = "\n Paris\nQ: And then?"
@@ -101,10 +110,18 @@ def test_an_answer_is_its_first_line(loaded, monkeypatch):
             sequences=torch.cat([input_ids, torch.tensor([tokenizer(said)["input_ids"]])], dim=1)
         ),
     )
-    [first] = answer(model, tokenizer, [[5, 6]], new_tokens=20, stop_at_newline=True)
-    assert (first.text, first.stopped) == ("Paris", True)
     [whole] = answer(model, tokenizer, [[5, 6]], new_tokens=20)
     assert (whole.text, whole.stopped) == (said.strip(), False)
+    [first] = answer(model, tokenizer, [[5, 6]], new_tokens=20, stop_at_newline=True)
+    assert (first.text, first.stopped) == ("Paris", True)
+    ended = [*tokenizer("Rome")["input_ids"], *[tokenizer.eos_token_id] * 4]
+    monkeypatch.setattr(
+        type(model),
+        "generate",
+        lambda self, input_ids, **_: SimpleNamespace(sequences=torch.cat([input_ids, torch.tensor([ended])], dim=1)),
+    )
+    [rome] = answer(model, tokenizer, [[5, 6]], new_tokens=20)
+    assert (rome.text, rome.stopped, rome.tokens) == ("Rome", True, len(ended) - 4)
 
 
 def test_rows_resume_after_a_kill_and_begin_again_for_another_model(tiny_model_dir, questions, tmp_path, monkeypatch):
