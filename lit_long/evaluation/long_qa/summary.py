@@ -1,7 +1,8 @@
 """From rows to a score with its 95 % interval, and tables of models beside each other and the paper's numbers.
 
 Questions on one document share its difficulty, so the document is the unit: Student's t over documents for means, and
-for ROUGE-geo, which is no mean, a percentile bootstrap over documents.
+for ROUGE-geo, which is no mean, a percentile bootstrap over documents. With fewer than five documents the unit is the
+question, as in loss by position: the interval then speaks for these documents only, and the report says so.
 """
 
 import random
@@ -17,6 +18,7 @@ from lit_long.evaluation.long_qa.paper import reference
 from lit_long.evaluation.long_qa.run import Asked
 
 _RESAMPLES = 1000
+_FEWEST_DOCUMENTS = 5
 Row = dict[str, Any]
 
 
@@ -44,6 +46,8 @@ class TaskScore:
     questions: int
     available: int
     documents: int
+    interval_unit: str
+    """``document``, or ``question`` where there are too few documents."""
     cut: int
     """Prompts that lost tokens."""
     unstopped: int
@@ -68,6 +72,7 @@ def summarise_task(asked: Asked) -> TaskScore:
         questions=len(rows),
         available=asked.available,
         documents=len({row["document"] for row in rows}),
+        interval_unit="document" if _many_documents(rows) else "question",
         cut=sum(row["cut_tokens"] > 0 for row in rows),
         unstopped=sum(not row["stopped"] for row in rows),
         paper=numbers,
@@ -87,7 +92,7 @@ def difference(first: Asked, second: Asked) -> tuple[Interval | None, Interval |
         return combine(metric, [a["scores"] for a, _ in sample]) - combine(metric, [b["scores"] for _, b in sample])
 
     if metric == "rouge_geo":
-        score = _bootstrap(scored, lambda pair: pair[0]["document"], gap) if scored else None
+        score = _bootstrap(scored, gap) if scored else None
     else:
         score = _mean(scored, lambda p: p[0]["scores"][metric] - p[1]["scores"][metric]) if scored else None
     nll = _mean(golds, lambda p: p[0]["gold_nll"] - p[1]["gold_nll"]) if golds else None
@@ -96,15 +101,25 @@ def difference(first: Asked, second: Asked) -> tuple[Interval | None, Interval |
 
 def _score(rows: Sequence[Row], metric: str) -> Interval:
     if metric == "rouge_geo":
-        return _bootstrap(rows, lambda row: row["document"], lambda s: combine(metric, [row["scores"] for row in s]))
+        return _bootstrap(rows, lambda s: combine(metric, [row["scores"] for row in s]))
     return _mean(rows, lambda row: row["scores"][metric])
 
 
 def _mean(items: Sequence[Any], value: Callable[[Any], float]) -> Interval:
-    documents: dict[str, int] = {}
-    clusters = [documents.setdefault(_row(item)["document"], len(documents)) for item in items]
+    numbers: dict[str, int] = {}
+    clusters = [numbers.setdefault(unit, len(numbers)) for unit in _units(items)]
     estimate = cluster_estimate(torch.tensor([value(item) for item in items]).double(), torch.tensor(clusters))
     return Interval(estimate.mean, estimate.low, estimate.high)
+
+
+def _many_documents(items: Sequence[Any]) -> bool:
+    return len({_row(item)["document"] for item in items}) >= _FEWEST_DOCUMENTS
+
+
+def _units(items: Sequence[Any]) -> list[str]:
+    """What each item is independent of others by: its document, or itself where there are few documents."""
+    column = "document" if _many_documents(items) else "id"
+    return [str(_row(item)[column]) for item in items]
 
 
 def _row(item: Any) -> Row:
@@ -112,12 +127,10 @@ def _row(item: Any) -> Row:
     return row
 
 
-def _bootstrap(
-    items: Sequence[Any], document: Callable[[Any], str], value: Callable[[Sequence[Any]], float], seed: int = 0
-) -> Interval:
+def _bootstrap(items: Sequence[Any], value: Callable[[Sequence[Any]], float], seed: int = 0) -> Interval:
     groups: dict[str, list[Any]] = {}
-    for item in items:
-        groups.setdefault(document(item), []).append(item)
+    for item, unit in zip(items, _units(items), strict=True):
+        groups.setdefault(unit, []).append(item)
     if len(groups) < 2:
         return Interval(value(items), None, None)
     names, draw = list(groups), random.Random(seed)
@@ -142,6 +155,10 @@ def markdown(models: Mapping[str, Sequence[TaskScore | None]]) -> list[str]:
             cells += [show(score.score, 1), show(score.gold_nll, 3)] if score else ["not run", ""]
         paper = "; ".join(f"{model} {value}" for model, value in list(first.paper.items())[:4])
         lines.append("| " + " | ".join([*cells, f"{paper} ({first.paper_source})" if paper else ""]) + " |")
+    few = {s.task for scores in models.values() for s in scores if s and s.interval_unit == "question"}
+    if few:
+        names = ", ".join(sorted(few))
+        lines += ["", f"Fewer than five documents, so intervals are over questions and speak for these only: {names}."]
     every = [(name, score) for name, scores in models.items() for score in scores if score]
     cut = [f"{name}, {s.task} @ {s.cap:,}: {s.cut:,}" for name, s in every if s.cut]
     if cut:

@@ -182,11 +182,11 @@ def test_a_cap_beyond_the_window_is_refused(loaded, questions, tmp_path):
         )
 
 
-def _asked(scores, task="scrolls/qasper", cap=16384, nll=2.0):
+def _asked(scores, task="scrolls/qasper", cap=16384, nll=2.0, documents=5):
     rows = [
         {
             "id": str(i),
-            "document": f"d{i % 4}",
+            "document": f"d{i % documents}",
             "cut_tokens": i % 2,
             "stopped": True,
             "scores": value if isinstance(value, dict) else {TASKS[task].metric: value},
@@ -201,7 +201,7 @@ def test_summary_difference_and_the_papers_numbers():
     base, long = _asked([0, 50, 100, 50] * 2), _asked([10, 60, 110, 60] * 2, nll=1.5)
     score = summarise_task(long)
     assert score.score.value == pytest.approx(60)
-    assert score.documents == 4
+    assert score.documents == 5
     assert score.cut == 4
     assert score.paper["Llama 2 Long 7B"] == 27.8
     assert score.paper_source == "Table 3"
@@ -214,6 +214,19 @@ def test_summary_difference_and_the_papers_numbers():
     assert "| scrolls/qasper | f1 | 16,384 | 8 |" in page
     assert "Llama 2 Long 7B 27.8" in page
     assert "Prompts that were cut to their cap: base, scrolls/qasper @ 16,384: 4; long" in page
+
+
+def test_intervals_are_over_documents_or_with_few_of_them_over_questions():
+    scores = [0, 0, 100, 100, 50, 50, 50, 50, 50, 50] * 3
+    many = summarise_task(_asked([score for score in scores for _ in range(2)], documents=30))
+    assert many.interval_unit == "document"
+    few = summarise_task(_asked(scores, documents=2))
+    assert (few.interval_unit, few.documents) == ("question", 2)
+    # 30 independent values: Student's t by hand
+    values = torch.tensor(scores, dtype=torch.float64)
+    half = 2.0452296 * values.std().item() / 30**0.5
+    assert (few.score.low, few.score.high) == pytest.approx((50 - half, 50 + half), abs=1e-4)
+    assert "intervals are over questions" in "\n".join(markdown({"m": [few]}))
 
 
 def test_rouge_geo_interval_covers_its_value():
