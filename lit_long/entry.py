@@ -21,6 +21,7 @@ LIGHTNING = {
 }
 OWN = {
     "prepare": "lit_long.cli.prepare:COMMAND",
+    "retrieve": "lit_long.cli.retrieve:COMMAND",
     "view": "lit_long.cli.view:COMMAND",
     "check": "lit_long.cli.check:COMMAND",
     "evaluate": "lit_long.cli.evaluate:COMMAND",

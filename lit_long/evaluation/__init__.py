@@ -20,6 +20,7 @@ _PUBLIC = {
     "loss_by_position": "lit_long.evaluation.position_loss",
     "paired_difference": "lit_long.evaluation.position_loss",
     "position_nll": "lit_long.evaluation.token_nll",
+    "retrieval_grid": "lit_long.evaluation.retrieval.grid",
     "run_lm_eval": "lit_long.evaluation.harness.run",
     "take_windows": "lit_long.evaluation.windows",
 }
@@ -37,6 +38,7 @@ __all__ = [
     "loss_by_position",
     "paired_difference",
     "position_nll",
+    "retrieval_grid",
     "run_lm_eval",
     "take_windows",
 ]
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from lit_long.evaluation.intervals import Estimate
     from lit_long.evaluation.position_loss import PairedDifference, PositionLoss, loss_by_position, paired_difference
     from lit_long.evaluation.power_law import PowerLaw, PowerLawFit, fit_power_law
+    from lit_long.evaluation.retrieval.grid import retrieval_grid
     from lit_long.evaluation.token_nll import position_nll
     from lit_long.evaluation.truncation import ContextGain, context_gain
     from lit_long.evaluation.windows import Windows, take_windows

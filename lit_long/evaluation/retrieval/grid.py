@@ -1,0 +1,178 @@
+"""The grid: task x length x depth, many probes a cell, decided in one forward pass each.
+
+Greedy decoding gives exactly the answer if and only if every token of it is the most likely one given the answer's
+tokens before it. So one forward over text, question and answer decides what a text-by-text comparison with ``generate``
+would, without decoding; only the answer's logits are computed. Beside it stand the loss of the answer, which moves long
+before the first exact hit, and the same with nothing hidden: what the loss gains by the needle, and what is guessed.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lit_long.errors import UserError
+from lit_long.evaluation.live import Ranks, score_tokens
+from lit_long.evaluation.raw_store import key_of
+from lit_long.evaluation.retrieval.haystack import Haystack
+from lit_long.evaluation.retrieval.probe import Probe, make_probe
+from lit_long.evaluation.retrieval.tasks import TASKS
+from lit_long.evaluation.rows import RowFile
+
+DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+_FORMAT = 1  # of the rows: part of their key
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridSpec:
+    """What to ask.
+
+    Attributes:
+        tasks: names of :data:`lit_long.evaluation.retrieval.tasks.TASKS`.
+        lengths: tokens of a prompt with its answer.
+        depths: where the (first) needle stands.
+        samples: probes of each cell.
+        seed: of all probes.
+        first: token that every prompt begins with (BOS).
+        control: also measure each probe with nothing hidden.
+    """
+
+    tasks: tuple[str, ...] = ("needle",)
+    lengths: tuple[int, ...] = (1024, 2048, 4096)
+    depths: tuple[float, ...] = DEPTHS
+    samples: int = 4
+    seed: int = 0
+    first: int | None = None
+    control: bool = True
+
+    def __post_init__(self) -> None:
+        if unknown := [task for task in self.tasks if task not in TASKS]:
+            raise UserError(f"no retrieval task {unknown[0]!r}; there are {', '.join(TASKS)}")
+        if not self.tasks or not self.lengths or not self.depths or self.samples < 1:
+            raise UserError("a retrieval grid needs at least one task, length, depth and sample")
+        if min(self.lengths) < 64 or not all(0 <= depth <= 1 for depth in self.depths):
+            raise UserError(f"lengths are {list(self.lengths)}, at least 64; depths {list(self.depths)}, from 0 to 1")
+
+    @property
+    def tokens(self) -> int:
+        """Input tokens of the whole grid."""
+        cells = len(self.tasks) * len(self.depths) * self.samples
+        return sum(self.lengths) * cells * (2 if self.control else 1)
+
+
+def retrieval_grid(
+    model: Any,
+    haystack: Haystack,
+    spec: GridSpec,
+    *,
+    rows_file: Path | None = None,
+    model_key: str = "",
+    ranks: Ranks | None = None,
+    allow_beyond: bool = False,
+    progress: Callable[[int], None] = lambda tokens: None,
+) -> list[dict[str, Any]]:
+    """Ask a model everything in the grid.
+
+    Args:
+        model: a transformers causal LM.
+        haystack: the text to hide things in, tokenised with the model's tokenizer.
+        spec: what to ask.
+        rows_file: JSON lines that rows are written to as they are finished; those of an interrupted run are kept.
+        model_key: what tells the model apart in that file.
+        ranks: inside of a run, where this process stands.
+        allow_beyond: also lengths beyond the model's ``max_position_embeddings``.
+        progress: called with the number of input tokens just finished.
+
+    Returns:
+        A row a probe: ``task``, ``length``, ``depth`` (asked), ``place`` (got), ``sample``, ``exact``, ``nll`` (nats per
+        token of the answer), ``token_accuracy``, ``tokens`` (of it); with control ``control_exact``, ``control_nll``.
+
+    Raises:
+        UserError: a length beyond the model's window, text too short for a length, or a loss that is not finite.
+    """
+    window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if window is not None and max(spec.lengths) > window and not allow_beyond:
+        raise UserError(
+            f"a prompt of {max(spec.lengths):,} tokens is beyond the model's window of {window:,}; ask for shorter "
+            f"ones, for the model with a RoPE extension, or for the extrapolation itself (--allow-beyond)"
+        )
+    key = key_of([_FORMAT, model_key, spec.seed, spec.first, spec.control, _fingerprint(haystack)])
+    if rows_file is None:
+        return [_row(*cell, model, haystack, spec, ranks, progress) for cell in _cells(spec)]
+    with RowFile(rows_file, {"key": key, "haystack": haystack.name}) as file:
+        for cell in _cells(spec):
+            name = _name(*cell)
+            if name in file.rows:
+                progress(cell[1] * (2 if spec.control else 1))
+                continue
+            file.add({"id": name, **_row(*cell, model, haystack, spec, ranks, progress)})
+        return [{k: v for k, v in file.rows[_name(*cell)].items() if k != "id"} for cell in _cells(spec)]
+
+
+Cell = tuple[str, int, float, int]
+
+
+def _cells(spec: GridSpec) -> Iterator[Cell]:
+    for task in spec.tasks:
+        for length in sorted(spec.lengths):
+            for depth in spec.depths:
+                for sample in range(spec.samples):
+                    yield task, length, depth, sample
+
+
+def _name(task: str, length: int, depth: float, sample: int) -> str:
+    return f"{task}/{length}/{depth:g}/{sample}"
+
+
+def _row(
+    task: str, length: int, depth: float, sample: int, model: Any, haystack: Haystack, spec: GridSpec,
+    ranks: Ranks | None, progress: Callable[[int], None],
+) -> dict[str, Any]:  # fmt: skip
+    probe = make_probe(haystack, task, length=length, depth=depth, sample=sample, seed=spec.seed, first=spec.first)
+    row: dict[str, Any] = {"task": task, "length": length, "depth": depth, "place": probe.depth, "sample": sample}
+    row |= _scored(model, probe, probe.ids, ranks)
+    progress(length)
+    if spec.control:
+        control = _scored(model, probe, probe.control, ranks)
+        row |= {"control_exact": control["exact"], "control_nll": control["nll"]}
+        progress(length)
+    return row
+
+
+def _scored(model: Any, probe: Probe, ids: Any, ranks: Ranks | None) -> dict[str, Any]:
+    tokens = torch.from_numpy(ids)[None]
+    wanted = torch.zeros(1, tokens.shape[1] - 1, dtype=torch.bool)
+    wanted[0, -probe.answer :] = True
+    place = ranks or Ranks(device=next(model.parameters()).device, to_device=_mover(model))
+    scores = score_tokens(model, tokens, ranks=place, wanted=wanted)
+    hits, nll = scores.hit[0, -probe.answer :], scores.nll[0, -probe.answer :]
+    return {
+        "exact": bool(hits.all()),
+        "token_accuracy": float(hits.float().mean()),
+        "nll": float(nll.double().mean()),
+        "tokens": probe.answer,
+    }
+
+
+def _mover(model: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    device = next(model.parameters()).device
+    return lambda batch: {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+
+
+def _fingerprint(haystack: Haystack) -> str:
+    import hashlib
+
+    digest = hashlib.sha256()
+    for document in haystack.documents:
+        digest.update(document.astype("<i8").tobytes())
+    return digest.hexdigest()
+
+
+def fast_spec(length: int, tasks: Sequence[str] = ("needle",)) -> GridSpec:
+    """A quick grid up to ``length``: halves of it down to 1,024, five depths, two probes a cell."""
+    lengths = [length]
+    while lengths[-1] > 1024:
+        lengths.append(lengths[-1] // 2)
+    return GridSpec(tasks=tuple(tasks), lengths=tuple(sorted(lengths)), samples=2)

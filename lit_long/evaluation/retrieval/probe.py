@@ -1,0 +1,124 @@
+"""A probe: token ids of exactly the length asked for, with the answer at the end.
+
+Everything is put together by token ids and never decoded and encoded again, so length and depth are exact with any
+tokenizer. The same (seed, task, length, depth, sample) gives the same probe on every machine and for every model with
+this tokenizer, which is what makes two models comparable probe by probe.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lit_long.errors import UserError
+from lit_long.evaluation.retrieval.haystack import Haystack
+from lit_long.evaluation.retrieval.tasks import TASKS, Puzzle
+
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """One question about one text.
+
+    Attributes:
+        ids: int64 [length]: text, question and answer.
+        answer: tokens of the answer, at the end.
+        control: the same without what is hidden (other text in its place), int64 [length].
+        depth: where the first hidden sentence really begins, as a share of the text.
+    """
+
+    ids: Int64
+    answer: int
+    control: Int64
+    depth: float
+
+
+def make_probe(
+    haystack: Haystack, task: str, *, length: int, depth: float, sample: int, seed: int, first: int | None = None
+) -> Probe:
+    """Make one probe.
+
+    Args:
+        haystack: text to hide things in.
+        task: one of :data:`lit_long.evaluation.retrieval.tasks.TASKS`.
+        length: tokens of the whole, question and answer included.
+        depth: where the first hidden sentence stands, 0 (beginning) to 1 (end of the text).
+        sample: number of the probe in its cell.
+        seed: of everything random.
+        first: token that every prompt begins with (BOS), counted in ``length``.
+
+    Raises:
+        UserError: the length is too short for what is hidden and asked, or the text too short for the length.
+    """
+    name = f"{seed}:{task}:{length}:{depth:g}:{sample}"
+    rng = np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little"))
+    puzzle = TASKS[task](rng)
+    tokenizer = haystack.tokenizer
+    question, answer = _ids(tokenizer, puzzle.question), _answer_ids(tokenizer, puzzle)
+    lead = np.array([] if first is None else [first], dtype=np.int64)
+    room = length - len(lead) - len(question) - len(answer)
+    if puzzle.counts:
+        text, plain, place = _word_text(tokenizer, puzzle, room, rng)
+    else:
+        text, plain, place = _hidden_text(haystack, puzzle, room, depth, rng)
+    ids, control = (np.concatenate([lead, part, question, answer]) for part in (text, plain))
+    assert len(ids) == len(control) == length
+    return Probe(ids, len(answer), control, place / max(1, room))
+
+
+def _hidden_text(
+    haystack: Haystack, puzzle: Puzzle, room: int, depth: float, rng: np.random.Generator
+) -> tuple[Int64, Int64, int]:
+    hidden = [_ids(haystack.tokenizer, sentence) for sentence in puzzle.hidden]
+    size = sum(map(len, hidden))
+    if room < 2 * size:
+        raise UserError(
+            f"a length of {room} tokens for the text is too short to hide {size} tokens in; take at least {4 * size}"
+        )
+    plain = haystack.stretch(room, rng)
+    hay = plain[: room - size]
+    others = len(hidden) - 1
+    if puzzle.ordered:
+        targets = [(number + depth) / len(hidden) for number in range(len(hidden))]
+    else:
+        targets = [depth, *((number + 0.5) / others for number in range(others))]
+    places = [haystack.cut_near(hay, round(target * len(hay))) for target in targets]
+    parts, before = [], 0
+    for place, number in sorted(zip(places, range(len(hidden)), strict=True)):
+        parts += [hay[before:place], hidden[number]]
+        before = place
+    return np.concatenate([*parts, hay[before:]]), plain, places[0]
+
+
+def _word_text(tokenizer: Any, puzzle: Puzzle, room: int, rng: np.random.Generator) -> tuple[Int64, Int64, int]:
+    """A shuffled list of words with the counts asked for, repeated to the length; the control has all alike."""
+    words = [_ids(tokenizer, f" {word}") for word in puzzle.hidden]
+
+    def fill(counts: npt.NDArray[np.int64]) -> Int64:
+        order = np.repeat(np.arange(len(words)), counts)
+        made: list[Int64] = []
+        size = 0
+        while size < room:
+            for number in rng.permutation(order):
+                made.append(words[number])
+                size += len(words[number])
+        return np.concatenate(made)[size - room :]  # cut at the beginning, where half a word disturbs least
+
+    if room < sum(puzzle.counts) * 2:
+        raise UserError(f"a length of {room} tokens is too short for a list of {sum(puzzle.counts)} words; take more")
+    return fill(np.array(puzzle.counts)), fill(np.ones(len(words), dtype=np.int64)), 0
+
+
+def _ids(tokenizer: Any, text: str) -> Int64:
+    return np.array(tokenizer(text, add_special_tokens=False)["input_ids"], dtype=np.int64)
+
+
+def _answer_ids(tokenizer: Any, puzzle: Puzzle) -> Int64:
+    """The answer as it is encoded behind the question: SentencePiece adds a space to what is encoded alone."""
+    both, front = _ids(tokenizer, puzzle.question + puzzle.answer), _ids(tokenizer, puzzle.question)
+    if np.array_equal(both[: len(front)], front):
+        return both[len(front) :]
+    return _ids(tokenizer, puzzle.answer)
