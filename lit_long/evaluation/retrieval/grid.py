@@ -86,7 +86,7 @@ def retrieval_grid(
         progress: called with the number of input tokens just finished.
 
     Returns:
-        A row a probe: ``task``, ``length``, ``depth`` (asked), ``place`` (got), ``sample``, ``exact``, ``nll`` (nats per
+        A row a probe: ``task``, ``length``, ``depth`` (asked), ``place`` (got), ``sample``, ``exact``, ``nll`` (nats a
         token of the answer), ``token_accuracy``, ``tokens`` (of it); with control ``control_exact``, ``control_nll``.
 
     Raises:
