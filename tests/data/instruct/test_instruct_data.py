@@ -123,6 +123,18 @@ def test_the_loss_asked_for_is_the_one_trained_on(plain, chats, chat_model, tmp_
     assert plain != run(chats, chat_model, tmp_path / "run", input_loss="none", loss_weighting="sqrt")
 
 
+def test_resumed_is_the_run_that_was_not_stopped(plain, chats, chat_model, tmp_path):
+    data = maker(chats, tmp_path / "cache", input_loss="long", loss_weighting="sqrt")
+    fit(None, chat_model, tmp_path / "run", data=data, steps=2, length=LENGTH, save_every=2, stop=2)
+    last = str(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    fit(None, chat_model, tmp_path / "run", data=data, steps=3, length=LENGTH, ckpt=last)
+    found = lines(tmp_path / "run", *TRAINED)
+    assert found[2] == plain[2]
+    other = maker(chats, tmp_path / "cache", seed=1)
+    with pytest.raises(UserError, match="trained on another data order"):
+        fit(None, chat_model, tmp_path / "other", data=other, steps=3, length=LENGTH, ckpt=last)
+
+
 def test_long_ones_are_alone_and_short_ones_packed(chats, chat_model, tmp_path):
     data = opened(chats, chat_model, tmp_path)
     for row in data.plan.step(0):
