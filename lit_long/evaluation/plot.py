@@ -3,14 +3,18 @@
 from pathlib import Path
 
 from lit_long.evaluation.battery import Evaluation
+from lit_long.evaluation.power_law_report import plot_power_laws, power_laws
 
 
 def write_plots(evaluation: Evaluation, output: Path) -> list[Path]:
-    """Write ``loss_by_position.png`` and, where it was measured, ``context_gain.png``; return their paths."""
+    """Write ``loss_by_position.png``, and ``context_gain.png`` and ``power_law.png`` where there are any; return paths."""
     output.mkdir(parents=True, exist_ok=True)
     files = [plot_loss_by_position(evaluation, output / "loss_by_position.png")]
     if any(model.context for model in evaluation.models):
         files.append(plot_context_gain(evaluation, output / "context_gain.png"))
+    fits = power_laws(evaluation)
+    if any(not isinstance(fit, str) for fit in fits.values()):
+        files.append(plot_power_laws(fits, output / "power_law.png"))
     return files
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from lit_long.evaluation.battery import Evaluation, ModelResult
 from lit_long.evaluation.intervals import Estimate
 from lit_long.evaluation.position_loss import Bucket, paired_difference
+from lit_long.evaluation.power_law_report import markdown, plain, power_laws
 from lit_long.evaluation.verdict import signed, verdict
 
 SCHEMA = "lit-long/evaluation/1"
@@ -37,6 +38,7 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
         "native_length": evaluation.native_length,
         "models": [_model(model) for model in evaluation.models],
         "paired": [_paired(first, second) for first, second in combinations(evaluation.models, 2)],
+        "power_law": {name: plain(fit) for name, fit in power_laws(evaluation).items()},
         "verdict": verdict(evaluation),
     }
 
@@ -69,6 +71,8 @@ def to_markdown(evaluation: Evaluation) -> str:
         lines += _table(["loss", "overall", "within native", "beyond native"], rows)
     if any(model.context for model in models):
         lines += ["", "## Same last tokens, longer contexts", "", *_context_section(models)]
+    if fits := power_laws(evaluation):
+        lines += ["", "## Power law of context", "", *markdown(fits)]
     lines += ["", "## What this says", "", *(f"- {sentence}" for sentence in verdict(evaluation)), ""]
     return "\n".join(lines)
 

@@ -151,7 +151,7 @@ def test_report_files_hold_the_same_numbers(tmp_path, copying):
     assert [file.name for file in files] == ["report.json", "report.md"]
     read = json.loads(files[0].read_text())
     assert read == json.loads(json.dumps(content))
-    assert set(read) == {"schema", "corpus", "windows", "native_length", "models", "paired", "verdict"}
+    assert set(read) == {"schema", "corpus", "windows", "native_length", "models", "paired", "power_law", "verdict"}
     assert read["windows"]["count"] == 6
     assert read["windows"]["clustered_by"] == "document"
     assert [model["name"] for model in read["models"]] == ["blind", "far"]
@@ -207,7 +207,7 @@ def test_verdict_concludes_nothing_from_one_window(tmp_path):
 
 def test_plots_are_png_files(tmp_path, copying):
     files = write_plots(copying, tmp_path / "plots")
-    assert [file.name for file in files] == ["loss_by_position.png", "context_gain.png"]
+    assert [file.name for file in files] == ["loss_by_position.png", "context_gain.png", "power_law.png"]
     for file in files:
         assert file.read_bytes().startswith(b"\x89PNG")
         assert file.stat().st_size > 5000
