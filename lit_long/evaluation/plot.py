@@ -7,7 +7,7 @@ from lit_long.evaluation.power_law_report import plot_power_laws, power_laws
 
 
 def write_plots(evaluation: Evaluation, output: Path) -> list[Path]:
-    """Write ``loss_by_position.png``, and ``context_gain.png`` and ``power_law.png`` where there are any; return paths."""
+    """Write ``loss_by_position.png``, ``context_gain.png`` and ``power_law.png``, as far as measured; return paths."""
     output.mkdir(parents=True, exist_ok=True)
     files = [plot_loss_by_position(evaluation, output / "loss_by_position.png")]
     if any(model.context for model in evaluation.models):
