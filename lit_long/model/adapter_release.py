@@ -27,7 +27,10 @@ def load_adapter(name: str, *, revision: str | None = None) -> Any | None:
     from transformers.utils.hub import cached_file
 
     quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
-    found = cached_file(name, _FILE, revision=revision, **quiet) if not name.endswith(".gguf") else None
+    try:
+        found = cached_file(name, _FILE, revision=revision, **quiet)
+    except OSError:  # no such place; whoever loads a whole model from it says so
+        return None
     if found is None:
         return None
     if cached_file(name, "config.json", revision=revision, **quiet) is None:
