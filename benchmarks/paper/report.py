@@ -36,7 +36,7 @@ def positions(result: dict[str, Any]) -> list[str]:
         "",
         f"A base of 3 million parameters, trained from scratch at {native} tokens with RoPE base 10,000 on real books, "
         f"manuals and code, is continued at {length:,} tokens by each method, on the same tokens ({seeds}). Held out: "
-        f"documents whose id's hash is in the lowest tenth, from every run. {windows} windows of {length:,} tokens from "
+        f"documents whose id's hash is in the lowest tenth. {windows} windows of {length:,} tokens from "
         f"{documents} documents; 95 % intervals over documents of differences on the same tokens.",
         "",
         f"Loss at {length:,} tokens, nats per token:",
@@ -50,7 +50,7 @@ def positions(result: dict[str, Any]) -> list[str]:
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     lines += [
         "",
-        "The claim that matters: does the extended model, given the whole window, predict the window's last tokens better "
+        "The claim that matters: does the extended model, given the whole window, predict its last tokens better "
         "than the base model with the best truncation of it, and better than itself truncated? Below 0, it does.",
         "",
         "| arm | minus the base's best truncation | better? | minus its own best truncation | better? |",
@@ -98,7 +98,7 @@ def main() -> None:
         "# Evidence",
         "",
         "The paper's studies at small scale, on real text, with this repository's own commands. A small model is no 7B "
-        "model: what is tested is that the parts do what they claim, and which of the paper's findings show at this size.",
+        "model: tested is that the parts do what they claim, and which of the paper's findings show at this size.",
         "",
     ]
     file = RESULTS / "paper_positions.json"
