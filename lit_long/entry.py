@@ -27,6 +27,7 @@ OWN = {
     "evaluate": "lit_long.cli.evaluate:COMMAND",
     "benchmark": "lit_long.cli.benchmark:COMMAND",
     "preference": "lit_long.cli.preference:COMMAND",
+    "synthesize": "lit_long.cli.synthesize:COMMAND",
 }
 VERSIONS = ("lightning", "torch", "transformers", "peft", "datasets", "huggingface-hub", "flash-attn", "liger-kernel")
 

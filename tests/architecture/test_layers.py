@@ -21,6 +21,7 @@ ALLOWED = {
     "data": {"repository"},
     "flops": {"data"},
     "evaluation": {"attention", "data", "model"},
+    "synthesis": {"data"},
     "parallel": {"attention", "model"},
     "record": {"model", "optim", "rope"},
     "module": {
@@ -49,6 +50,7 @@ ALLOWED = {
         "callbacks",
         "optim",
         "loggers",
+        "synthesis",
     },
 }
 LIGHTNING_SHELL = (
