@@ -61,19 +61,22 @@ class Journal:
             self._file.close()
 
 
-def begin(folder: Path, work: dict[str, Any]) -> None:
+def begin(folder: Path, work: dict[str, Any], *, only_look: bool = False) -> None:
     """Begin the work in a folder, or go on with it if it is the same.
 
     Args:
         folder: of the journals.
         work: what decides the result: settings, inputs, tokenizer, ...
+        only_look: compare with what is there, and begin nothing.
 
     Raises:
         UserError: other work is there; says what differs.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     file = folder / "work.json"
     if not file.is_file():
+        if only_look:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
         write_json(file, work)
     try:
         found = differences(json.loads(file.read_text(encoding="utf-8")), json.loads(json.dumps(work)))

@@ -49,7 +49,11 @@ def synthesize(
     """
     trained, fingerprint = _trained(config)
     folder = Path(config.output) / JOURNAL
-    begin(folder, _work(config, fingerprint))
+    work = _work(config, fingerprint)
+    begin(folder, work, only_look=True)  # before a generator is loaded for nothing
+    own = client or _client(config)
+    pipeline = Pipeline(config, own, trained, _counter(config, own, trained))
+    begin(folder, work)
     with FolderLock(folder, rank=config.shard.index, world_size=config.shard.count):
         journal = Journal(folder, config.shard)
         state = Progress(total_documents=config.max_documents)
@@ -58,8 +62,7 @@ def synthesize(
             state.found = sum(outcome in DONE for outcome in outcomes.values())
             state.accepted_before = sum(outcome == "accepted" for outcome in outcomes.values())
             done = {key for key, outcome in outcomes.items() if outcome in DONE}
-            own = client or _client(config)
-            asyncio.run(_run(config, own, trained, _counter(config, own, trained), journal, done, state, progress))
+            asyncio.run(_run(config, own, pipeline, journal, done, state, progress))
         finally:
             journal.close()
         file = write_pairs(journal.path, config, fingerprint)
@@ -121,14 +124,12 @@ def _work(config: SynthesizeConfig, fingerprint: str) -> dict[str, Any]:
 async def _run(
     config: SynthesizeConfig,
     client: Client,
-    trained: Counter,
-    generator: Counter,
+    pipeline: Pipeline,
     journal: Journal,
     done: set[str],
     state: Progress,
     progress: Callable[[Progress], None],
 ) -> None:
-    pipeline = Pipeline(config, client, trained, generator)
     questions = _questions(config, done, state)
     reading = asyncio.Lock()
     in_a_row = 0
