@@ -1,12 +1,11 @@
 """``lit-long benchmark``: long questions, short tasks and safety of several models, beside the paper's numbers."""
 
 import argparse
-import json
-import sys
 from pathlib import Path
 
 from lit_long.cli.command import Command
 from lit_long.cli.evaluate import parse_models
+from lit_long.cli.results import show_results
 from lit_long.errors import UserError
 
 
@@ -101,12 +100,7 @@ def _run(args: argparse.Namespace) -> int:
             progress=progress,
         )
     content, files = write_report(results, options, output)
-    if args.json:
-        json.dump(content, sys.stdout, indent=1, allow_nan=False)
-        print()
-    else:
-        print(to_markdown(results))
-        print("\n".join(["Files:", *(f"  {file}" for file in [*files, output / "raw"])]))
+    show_results(content, lambda: to_markdown(results), [*files, output / "raw"], as_json=args.json)
     return 0
 
 

@@ -1,12 +1,11 @@
 """``lit-long evaluate``: loss by position of one or several models on held-out long documents."""
 
 import argparse
-import json
 import re
-import sys
 from pathlib import Path
 
 from lit_long.cli.command import Command
+from lit_long.cli.results import show_results
 from lit_long.errors import UserError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -126,12 +125,7 @@ def _run(args: argparse.Namespace) -> int:
         )
     content, files = write_report(evaluation, output)
     files += write_plots(evaluation, output)
-    if args.json:
-        json.dump(content, sys.stdout, indent=1, allow_nan=False)
-        print()
-    else:
-        print(to_markdown(evaluation))
-        print("\n".join(["Files:", *(f"  {file}" for file in [*files, output / "raw"])]))
+    show_results(content, lambda: to_markdown(evaluation), [*files, output / "raw"], as_json=args.json)
     return 0
 
 

@@ -1,12 +1,11 @@
 """``lit-long retrieve``: what models find in long texts, by length and depth."""
 
 import argparse
-import json
-import sys
 from pathlib import Path
 
 from lit_long.cli.command import Command
 from lit_long.cli.evaluate import parse_models
+from lit_long.cli.results import show_results
 from lit_long.errors import UserError
 
 
@@ -85,12 +84,8 @@ def _run(args: argparse.Namespace) -> int:
             )
             del loaded
     files = write_report(results, spec, haystack.name, output)
-    if args.json:
-        json.dump(to_json(results, spec, haystack.name), sys.stdout, indent=1, allow_nan=False)
-        print()
-    else:
-        print(to_markdown(results, spec, haystack.name))
-        print("\n".join(["Files:", *(f"  {file}" for file in [*files, output / "raw"])]))
+    asked = (results, spec, haystack.name)
+    show_results(to_json(*asked), lambda: to_markdown(*asked), [*files, output / "raw"], as_json=args.json)
     return 0
 
 
