@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 IMAGES = ROOT / "docs" / "images"
 SOURCES = ("books", "manuals", "code")
+STEPS, TOKENS = 20, 163_840  # benchmarks/paper/recipes/extend.yaml
 
 
 def _signed(value: dict[str, Any]) -> str:
@@ -60,8 +61,8 @@ def positions(result: dict[str, Any]) -> list[str]:
         if name != "base":
             base, own = arm["all"]["full_minus_base_best"], arm["all"]["full_minus_own_best"]
             lines.append(f"| {name} | {_signed(base)} | {_says(base)} | {_signed(own)} | {_says(own)} |")
+    lines += ["", *_reading(arms), ""]
     lines += [
-        "",
         "![Loss by position](images/evidence_positions.png)",
         "",
         f"`{result['command']}`; {result['machine']}, torch {result['versions']['torch']}; seconds of training, on a "
@@ -70,6 +71,21 @@ def positions(result: dict[str, Any]) -> list[str]:
         + ".",
     ]
     return lines
+
+
+def _reading(arms: dict[str, Any]) -> list[str]:
+    """What the tables say, from the numbers alone; and the likely reason."""
+    extended = {name: arm for name, arm in arms.items() if name != "base"}
+    order = sorted(extended, key=lambda name: extended[name]["all"]["loss"]["mean"])
+    winners = [name for name, arm in extended.items() if _says(arm["all"]["full_minus_base_best"]) == "yes"]
+    said = f"{', '.join(winners)} beat" if winners else "No arm beats"
+    text = [
+        f"By loss at the extended length: {' < '.join(order)}. {said} the base model on its best truncation: each arm saw "
+        f"{TOKENS:,} tokens in {STEPS} steps, and the loss inside of the native length has not come back to the base's "
+        "yet (second column from the right). The order is evidence about the methods, the levels are not evidence "
+        "that extension pays at this budget."
+    ]
+    return text
 
 
 def plot_positions(result: dict[str, Any], path: Path) -> None:
