@@ -78,14 +78,14 @@ def _reading(arms: dict[str, Any]) -> list[str]:
     extended = {name: arm for name, arm in arms.items() if name != "base"}
     order = sorted(extended, key=lambda name: extended[name]["all"]["loss"]["mean"])
     winners = [name for name, arm in extended.items() if _says(arm["all"]["full_minus_base_best"]) == "yes"]
-    said = f"{', '.join(winners)} beat" if winners else "No arm beats"
-    text = [
-        f"By loss at the extended length: {' < '.join(order)}. {said} the base model on its best truncation: each arm saw "
-        f"{TOKENS:,} tokens in {STEPS} steps, and the loss inside of the native length has not come back to the base's "
-        "yet (second column from the right). The order is evidence about the methods, the levels are not evidence "
-        "that extension pays at this budget."
+    first = f"By loss at the extended length: {' < '.join(order)}."
+    if winners:
+        return [f"{first} {', '.join(winners)} beat the base model on its best truncation."]
+    return [
+        f"{first} No arm beats the base model on its best truncation: each saw {TOKENS:,} tokens in {STEPS} steps. "
+        "Where the loss inside of the native length is above the base's, it has not come back yet. The order is "
+        "evidence about the methods; that extension pays is not shown at this budget."
     ]
-    return text
 
 
 def plot_positions(result: dict[str, Any], path: Path) -> None:
