@@ -20,6 +20,7 @@ LIGHTNING = {
     "predict": "Lightning's predict loop, for DataModules that have one",
 }
 OWN = {
+    "recipes": "lit_long.cli.recipes:COMMAND",
     "prepare": "lit_long.cli.prepare:COMMAND",
     "retrieve": "lit_long.cli.retrieve:COMMAND",
     "view": "lit_long.cli.view:COMMAND",
