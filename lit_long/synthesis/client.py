@@ -6,13 +6,14 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt (the user's turn) and how its reply is sampled."""
+    """One prompt (the user's turn) and how its reply is sampled; ``opening``: what the reply should begin with."""
 
     prompt: str
     max_tokens: int
     temperature: float
     top_p: float
     seed: int
+    opening: str = ""
 
 
 @dataclass(frozen=True)

@@ -123,10 +123,12 @@ class Local(Generator):
         concurrency: documents in work at once; the requests of up to so many are generated as one batch.
         device: where it runs: cpu, cuda, cuda:1, ...; auto: cuda if there is one.
         dtype: of its weights: auto (as saved), float32, bfloat16, float16.
+        begin_reply: write the first tag of a question's reply for the model, which may be too small to begin with it.
     """
 
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    begin_reply: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

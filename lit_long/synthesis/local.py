@@ -5,6 +5,7 @@ sample), so that a reply depends on its request and not on who else is in the ba
 """
 
 import asyncio
+from dataclasses import replace
 
 import torch
 
@@ -54,7 +55,8 @@ class LocalClient:
         text = self.tokenizer.apply_chat_template(
             [{"role": "user", "content": request.prompt}], tokenize=False, add_generation_prompt=True
         )
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        opening = request.opening if self._config.begin_reply else ""
+        ids = self.tokenizer(text + opening, add_special_tokens=False)["input_ids"]
         if len(ids) + request.max_tokens > self._config.context_length:
             raise PromptTooLongError(f"{len(ids)} tokens")
         if self._worker is None:
@@ -62,6 +64,7 @@ class LocalClient:
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         await self._waiting.put((request, ids, future))
         answer = await future
+        answer = replace(answer, text=opening + answer.text)
         usage.requests += 1
         usage.prompt_tokens += answer.prompt_tokens
         usage.completion_tokens += answer.completion_tokens

@@ -150,6 +150,7 @@ class Pipeline:
             temperature=0.0 if check else sampling.temperature,
             top_p=1.0 if check else sampling.top_p,
             seed=seed,
+            opening="" if check else prompts.OPENING,
         )
         reply = await self._client.reply(request, usage)
         # halves of surrogate pairs, which JSON can spell and UTF-8 cannot

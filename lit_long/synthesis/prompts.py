@@ -29,16 +29,14 @@ _ASK: dict[Kind, str] = {
     ),
 }
 _READER = (
-    "Later, a reader who has the whole document, and does not know which part you were shown, must be able to "
-    "understand the question: name people, things and places, and do not speak of 'this part' or 'the text above'."
+    "Name the people, things and places that you ask about, so that a reader who has the whole document, and does not "
+    "know which part you were shown, understands the question."
 )
-_FORM = (
-    "Begin your reply with <question> and give it exactly this form:\n"
-    "<question>the question</question>\n<answer>the answer</answer>"
-)
+_FORM = "Begin your reply with <question> and give it this form:\n<question>...</question>\n<answer>...</answer>"
+OPENING = "<question>"  # with which a reply begins
 _QUOTES = (
-    "<quote>the words of the text that prove the answer, copied exactly</quote>",
-    "After them, for each part in its order: <quote>words of that part that prove the answer, copied exactly</quote>",
+    "<quote>...</quote>\nwith the words of the text that prove the answer, copied exactly, as the quote.",
+    "<quote>...</quote>\nwith one quote for each part: the words of it that prove the answer, copied exactly.",
 )
 _REMINDER = "Remember: the answer must be a few words only."
 _USER: dict[Kind, str] = {
@@ -67,7 +65,9 @@ def ask(kind: Kind, chunks: Sequence[str], *, citation: bool) -> str:
     if kind == "short":
         form.append(_REMINDER)
     shown = "a part" if len(chunks) == 1 else f"{len(chunks)} parts"
-    return "\n\n".join([f"Here is {shown} of a long document.", _parts(chunks), _ASK[kind], _READER, "\n".join(form)])
+    return "\n\n".join(
+        [f"Here is {shown} of a long document.", _parts(chunks), f"{_ASK[kind]} {_READER}", "\n".join(form)]
+    )
 
 
 def critique(chunks: Sequence[str], question: str, answer: str) -> str:

@@ -26,9 +26,13 @@ REASONS = {
     "does_not_fit": "template, chunk, question and answer are longer than target_length",
     "prompt_too_long": "the server said that the request does not fit the generator",
 }
-_FORM = {"the question", "the answer", "question", "answer", "...", "\u2026"}
-_TAG = {tag: re.compile(rf"<{tag}>(.*?)</{tag}>", re.DOTALL | re.IGNORECASE) for tag in
-        ("question", "answer", "quote", "verdict")}  # fmt: skip
+_EMPTY = {"question", "answer", "...", "\u2026"}  # the words of the form
+_ANY = r"</?(?:question|answer|quote)>"
+_QUESTION = re.compile(rf"<question>(.*?){_ANY}", re.DOTALL | re.IGNORECASE)
+_ANSWER = re.compile(rf"<answer>(.*?){_ANY}", re.DOTALL | re.IGNORECASE)
+_LAST_ANSWER = re.compile(rf"<answer>(.*?)(?:{_ANY}|\Z)", re.DOTALL | re.IGNORECASE)
+_QUOTE = re.compile(r"<quote>(.*?)</quote>", re.DOTALL | re.IGNORECASE)
+_VERDICT = re.compile(r"<verdict>(.*?)</verdict>", re.DOTALL | re.IGNORECASE)
 _ARTICLES = {"a", "an", "the"}
 _PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation + "\u2018\u2019\u201c\u201d\u2013\u2014", " "))
 
@@ -54,6 +58,9 @@ class Pair:
 def read_pair(reply: str, finish: str) -> Pair:
     """Question, answer and quotes between the tags of a reply; text around them is let be.
 
+    Each goes to the next of these tags, whichever it is: small models close one with the name of the other. An answer
+    that is not closed goes to the end of a reply that was not cut off.
+
     Args:
         reply: of the generator.
         finish: why it ended: stop, length or content_filter.
@@ -65,7 +72,8 @@ def read_pair(reply: str, finish: str) -> Pair:
         raise RejectedError("refused")
     if not reply.strip():
         raise RejectedError("empty_reply")
-    questions, answers = (_TAG[tag].findall(reply) for tag in ("question", "answer"))
+    questions = _QUESTION.findall(reply)
+    answers = (_ANSWER if finish == "length" else _LAST_ANSWER).findall(reply)
     if not questions or not answers:
         missing = "no_tags" if not (questions or answers) else "no_answer" if questions else "no_question"
         raise RejectedError("cut_off" if finish == "length" else missing)
@@ -73,9 +81,9 @@ def read_pair(reply: str, finish: str) -> Pair:
         raise RejectedError("several_pairs")
     question, answer = questions[0].strip(), answers[0].strip()
     for text, reason in ((question, "empty_question"), (answer, "empty_answer")):
-        if text.lower().rstrip(".") in _FORM or not text.strip(string.punctuation + string.whitespace):
+        if text.lower().rstrip(".") in _EMPTY or not text.strip(string.punctuation + string.whitespace):
             raise RejectedError(reason)
-    return Pair(question, answer, tuple(quote.strip().strip('"\u201c\u201d') for quote in _TAG["quote"].findall(reply)))
+    return Pair(question, answer, tuple(quote.strip().strip('"\u201c\u201d') for quote in _QUOTE.findall(reply)))
 
 
 def check_short(answer: str, words: int) -> None:
@@ -106,7 +114,7 @@ def check_quotes(quotes: Sequence[str], chunks: Sequence[str]) -> None:
 
 def read_verdict(reply: str) -> str:
     """yes, no or unclear. The rule: the last ``<verdict>`` decides; without one, a reply that begins with yes or no."""
-    tags = _TAG["verdict"].findall(reply)
+    tags = _VERDICT.findall(reply)
     words = re.findall(r"[a-z]+", (tags[-1] if tags else reply).lower())
     return words[0] if words and words[0] in ("yes", "no") else "unclear"
 

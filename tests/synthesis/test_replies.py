@@ -18,7 +18,8 @@ from lit_long.synthesis.replies import RejectedError, check_quotes, read_pair, r
         ("<answer>Emma</answer>", "stop", "no_question"),
         ("<question>Who?</question><answer>Em", "length", "cut_off"),
         ("<question> </question><answer>Emma</answer>", "stop", "empty_question"),
-        ("<question>the question</question><answer>the answer</answer>", "stop", "empty_question"),
+        ("<question>...</question><answer>...</answer>", "stop", "empty_question"),
+        ("<question>Who?</question><answer>Emma was the fi", "length", "cut_off"),
         ("<question>Who?</question><answer>...</answer>", "stop", "empty_answer"),
         ("<question>A?</question><answer>a</answer><question>B?</question><answer>b</answer>", "stop", "several_pairs"),
     ],
@@ -26,6 +27,20 @@ from lit_long.synthesis.replies import RejectedError, check_quotes, read_pair, r
 def test_replies_that_are_no_pair(reply, finish, reason):
     with pytest.raises(RejectedError, match=reason):
         read_pair(reply, finish)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "<question>Who?</question>\n<answer>Emma</answer>",
+        "<question>Who?</answer>\n<answer>Emma</answer>",
+        "<question>Who?\n<answer>Emma</question>",
+        "Well: <question>Who?</question>\n<answer>Emma",
+    ],
+)
+def test_tags_that_are_closed_badly(reply):
+    pair = read_pair(reply, "stop")
+    assert (pair.question, pair.answer) == ("Who?", "Emma")
 
 
 def test_a_pair_and_its_quotes():
