@@ -67,17 +67,42 @@ def corpus_card(splits: Mapping[str, Mapping[str, Any]], *, license: str | None,
     return _front(license, languages, documents, ["tokenized"]) + "\n".join(lines) + "\n"
 
 
-def text_card(name: str, rows: Mapping[str, int], *, license: str | None, languages: list[str]) -> str:
-    """The card of a folder of JSON lines.
+def text_card(
+    name: str,
+    rows: Mapping[str, int],
+    *,
+    license: str | None,
+    languages: list[str],
+    synthesis: Mapping[str, Any] | None = None,
+) -> str:
+    """The card of a folder of JSON lines or Parquet.
 
     Args:
         name: Its title.
         rows: File name to its number of rows.
         license: Hub id of the licence, None where the user gave none.
         languages: ISO 639 codes, as the user gave them.
+        synthesis: The report of ``lit-long synthesize``, if it made them.
     """
     lines = [f"# {name}", "", "| file | rows |", "|---|---|", *(f"| {file} | {n:,} |" for file, n in rows.items())]
-    return _front(license, languages, sum(rows.values()), []) + "\n".join(lines) + "\n"
+    lines += _made(synthesis) if synthesis else []
+    tags = ["synthetic"] if synthesis else []
+    return _front(license, languages, sum(rows.values()), tags) + "\n".join(lines) + "\n"
+
+
+def _made(report: Mapping[str, Any]) -> list[str]:
+    outcomes = report["outcomes"]
+    rejected = "; ".join(f"{reason} {n:,}" for reason, n in report["rejected"].items()) or "none"
+    return [
+        "",
+        f"Questions and answers about long documents, written and checked by `{report['generator']}` with `lit-long "
+        "synthesize`: machine-made, not proofread. The documents keep the licences of their sources (column "
+        "`license`), and the generator's own terms may apply to what it wrote.",
+        "",
+        f"{report['questions']:,} questions asked: {outcomes['accepted']:,} accepted, {outcomes['rejected']:,} "
+        f"rejected ({rejected}), {outcomes['failed']:,} failed, {outcomes['skipped']:,} skipped. Instances of up to "
+        f"{report['target_length']:,} tokens. Columns: `messages`, and where each pair comes from.",
+    ]
 
 
 def _front(license: str | None, languages: list[str], rows: int, tags: list[str]) -> str:

@@ -24,7 +24,9 @@ def is_corpus(folder: Path) -> bool:
     """Whether a folder is data (a token corpus, or JSON lines) and no model."""
     if (folder / "dataset_dict.json").is_file():
         return True
-    return folder.is_dir() and not (folder / "config.json").is_file() and any(folder.glob("*.jsonl"))
+    if not folder.is_dir() or (folder / "config.json").is_file():
+        return False
+    return any(any(folder.glob(pattern)) for pattern in ("*.jsonl", "data/*.jsonl", "data/*.parquet"))
 
 
 def push_dataset(
@@ -41,13 +43,14 @@ def push_dataset(
     token: str | None = None,
     progress: Progress | None = None,
 ) -> Published:
-    """Publish a folder of ``lit-long prepare`` (or of JSON lines) in one commit; private unless ``public``.
+    """Publish a folder of ``lit-long prepare`` or ``synthesize`` (or of JSON lines) in one commit; private unless
+    ``public``.
 
     The shards of a corpus are checked against the checksums that ``prepare`` wrote. A README.md in the folder is
     published as it is; without one a card is written from the counts.
 
     Args:
-        folder: The corpus, or a folder of ``*.jsonl``.
+        folder: The corpus, what ``synthesize`` wrote, or a folder of ``*.jsonl``.
         repo_id: ``organisation/name``; created if it is not there.
         license: Hub id of the licence; needed to publish for everybody.
         languages: ISO 639 codes for the card.
@@ -65,7 +68,10 @@ def push_dataset(
     check_repo_id(repo_id)
     folder = Path(folder)
     if not is_corpus(folder):
-        raise UserError(f"{folder} holds no corpus (dataset_dict.json) and no *.jsonl. Give what `prepare` wrote.")
+        raise UserError(
+            f"{folder} holds no corpus (dataset_dict.json), no *.jsonl and no data/*.parquet. Give what `prepare` or "
+            "`synthesize` wrote."
+        )
     names = sorted(
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
@@ -133,6 +139,8 @@ def _public_info(info: dict[str, Any]) -> bytes:
 def _texts(folder: Path, names: list[str], license: str | None, languages: list[str]) -> tuple[list[Upload], str]:
     rows = {}
     for name in names:
+        if name.endswith(".parquet"):
+            rows[name] = _parquet_rows(folder / name)
         if not name.endswith(".jsonl"):
             continue
         rows[name] = 0
@@ -145,6 +153,30 @@ def _texts(folder: Path, names: list[str], license: str | None, languages: list[
                 if _TOKEN.search(line):
                     raise UserError(f"{folder / name}, line {number} holds an access token of the Hub. Remove it.")
                 rows[name] += 1
-    return [Upload(name, folder / name) for name in names], text_card(
-        folder.resolve().name, rows, license=license, languages=languages
+    card = text_card(
+        folder.resolve().name, rows, license=license, languages=languages, synthesis=_synthesis(folder / "report.json")
     )
+    return [Upload(name, folder / name) for name in names], card
+
+
+def _parquet_rows(file: Path) -> int:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(file) as table:
+            for batch in table.iter_batches(64):
+                if any(_TOKEN.search(json.dumps(row, default=str).encode()) for row in batch.to_pylist()):
+                    raise UserError(f"{file} holds an access token of the Hub. Remove it.")
+            return int(table.metadata.num_rows)
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{file} cannot be read ({error}). Make it again.") from error
+
+
+def _synthesis(file: Path) -> dict[str, Any] | None:
+    """What ``lit-long synthesize`` counted, if this is its report."""
+    try:
+        report = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None
+    return report if isinstance(report, dict) and {"outcomes", "generator", "rejected"} <= report.keys() else None

@@ -78,3 +78,29 @@ def test_json_lines(hub, tmp_path):
     (folder / "qa.jsonl").write_text('{"q": 1}\nnot json\n')
     with pytest.raises(UserError, match="line 2 is no JSON"):
         push_dataset(folder, "acme/qa", endpoint=hub.url, token="hf_writer")
+
+
+def test_synthesized_pairs(hub, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = tmp_path / "pairs"
+    (folder / "data").mkdir(parents=True)
+    (folder / ".journal").mkdir()
+    (folder / ".journal" / "00000-of-00001.jsonl").write_text('{"raw": "not for everybody"}\n')
+    report = {"outcomes": {"accepted": 2, "rejected": 1, "failed": 0, "skipped": 0}, "rejected": {"no_tags": 1}}
+    report |= {"questions": 3, "generator": "some-chat-model", "target_length": 4096}
+    (folder / "report.json").write_text(json.dumps(report))
+    table = pa.table({"messages": [[{"role": "user", "content": "q"}]] * 2})
+    pq.write_table(table, folder / "data" / "train-00000-of-00001.parquet")
+    assert is_corpus(folder)
+    push_dataset(folder, "acme/pairs", endpoint=hub.url, token="hf_writer")
+    tree = hub.store.repos["datasets", "acme/pairs"].head().tree
+    assert sorted(path for path in tree if "journal" in path) == []
+    card = hub.store.bytes_of(tree["README.md"]).decode()
+    assert "| data/train-00000-of-00001.parquet | 2 |" in card
+    assert "2 accepted, 1 rejected (no_tags 1)" in card
+    secret = pa.table({"messages": [[{"role": "user", "content": "hf_" + "a" * 34}]]})
+    pq.write_table(secret, folder / "data" / "train-00000-of-00001.parquet")
+    with pytest.raises(UserError, match="holds an access token"):
+        push_dataset(folder, "acme/pairs", endpoint=hub.url, token="hf_writer")
