@@ -31,6 +31,22 @@ def _torch_state():
     torch.set_num_threads(threads)
 
 
+# Lightning leaves the port of its process group here, and a command that a later test starts would take the same port
+RENDEZVOUS = ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
+
+
+@pytest.fixture(autouse=True)
+def _rendezvous():
+    """The variables that processes meet by are, after a test, what they were before it."""
+    before = {name: os.environ.get(name) for name in RENDEZVOUS}
+    yield
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
 @pytest.fixture(scope="session")
 def books(tmp_path_factory):
     """A .jsonl file of four real documents, the beginnings of books that ship with the quickstart."""
