@@ -22,6 +22,7 @@ LIGHTNING = {
 OWN = {
     "recipes": "lit_long.cli.recipes:COMMAND",
     "prepare": "lit_long.cli.prepare:COMMAND",
+    "tokenizer-report": "lit_long.cli.tokenizer_report:COMMAND",
     "retrieve": "lit_long.cli.retrieve:COMMAND",
     "view": "lit_long.cli.view:COMMAND",
     "check": "lit_long.cli.check:COMMAND",

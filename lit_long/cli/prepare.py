@@ -57,7 +57,7 @@ def run(args: Namespace) -> int:
     from lit_long.cli.prepare_progress import shown
     from lit_long.data.prepare import prepare
 
-    config = _config(args)
+    config = read_config(args)
     try:
         with shown() as progress:
             if args.executor:
@@ -122,7 +122,12 @@ def _report(args: Namespace) -> int:
     return 0
 
 
-def _config(args: Namespace) -> "PrepareConfig":
+def read_config(args: Namespace) -> "PrepareConfig":
+    """What a configuration file and flags ask for.
+
+    Raises:
+        UserError: no such file, no YAML, or settings that are missing or wrong.
+    """
     import jsonargparse
     import yaml
 

@@ -1,10 +1,11 @@
 """``lit-long recipes``: what recipes there are, from the comments at their heads. Standard library only.
 
-A file's first comment line is its summary. A recipe has a line ``# size: ... | length: ... | hardware: ...`` after it;
-without one a file is an overlay, or under ``data/`` a configuration of ``prepare``. In a checkout the recipes are those
-of the checkout; an installed package brings a copy.
+A file's first sentence is its summary. A recipe has a line ``# size: ... | length: ... | hardware: ...`` after it;
+without one a file is an overlay, or under ``data/`` and ``synthesis/`` a configuration of these commands. In a checkout
+the recipes are those of the checkout; an installed package brings a copy.
 """
 
+import re
 import sys
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict, dataclass
@@ -13,12 +14,13 @@ from pathlib import Path
 from lit_long.cli.command import Command
 from lit_long.errors import UserError
 
+KINDS = ("recipe", "overlay", "data", "synthesis")
 FACTS = ("size", "length", "hardware")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One YAML file under ``recipes/``; ``kind`` is recipe, overlay or data, and only a recipe has the last three."""
+    """One YAML file under ``recipes/``; only those of the kind ``recipe`` have the last three."""
 
     name: str
     kind: str
@@ -44,25 +46,30 @@ def folder() -> Path:
 def find_recipes(place: Path) -> list[Recipe]:
     """All files of a recipes folder, recipes first, each kind by name."""
     found = [_read(path, place) for path in place.rglob("*.yaml") if "assets" not in path.parts]
-    return sorted(found, key=lambda r: (("recipe", "overlay", "data").index(r.kind), r.name))
+    return sorted(found, key=lambda r: (KINDS.index(r.kind), r.name))
 
 
 def _read(path: Path, place: Path) -> Recipe:
     name = path.relative_to(place).as_posix()
-    comments = []
+    words: list[str] = []
+    facts = ""
     for line in path.read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
             break
-        comments.append(line.lstrip("# ").rstrip())
-    sentences = [c for c in comments if not c.startswith(("lit-long ", "size:"))]
-    summary = sentences[0] if sentences else ""
-    facts = next((c for c in comments if c.startswith("size:")), "")
+        comment = line.lstrip("# ").strip()
+        facts = facts or (comment if comment.startswith("size:") else "")
+        if comment.startswith(("lit-long ", "size:")):
+            if words:
+                break
+        else:
+            words.append(comment)
+    summary = re.split(r"(?<!al)\. ", " ".join(words))[0].removeprefix("Overlay: ").rstrip(".:")
     if facts:
         pairs = dict(part.split(":", 1) for part in facts.split(" | "))
         values = {key.strip(): value.strip() for key, value in pairs.items() if key.strip() in FACTS}
         return Recipe(name, "recipe", summary, **values)
-    data = name.startswith("data/") or "prepare --config" in "".join(comments[:1])
-    return Recipe(name, "data" if data else "overlay", summary.removeprefix("Overlay: "))
+    kind = name.split("/")[0]
+    return Recipe(name, kind if kind in ("data", "synthesis") else "overlay", summary)
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
@@ -125,6 +132,7 @@ def _listing(recipes: list[Recipe]) -> str:
     for kind, title in (
         ("overlay", "overlays, laid over a recipe with a further --config:"),
         ("data", "data, for lit-long prepare --config:"),
+        ("synthesis", "long instruction data, for lit-long synthesize --config:"),
     ):
         others = [r for r in recipes if r.kind == kind]
         width = max((len(r.name) for r in others), default=0)

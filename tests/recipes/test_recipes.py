@@ -217,7 +217,7 @@ def test_data_recipe_is_a_configuration_of_prepare(name):
 
     parser = ArgumentParser()
     prepare.add_arguments(parser)
-    config = prepare._config(parser.parse_args(["--config", str(ROOT / name)]))
+    config = prepare.read_config(parser.parse_args(["--config", str(ROOT / name)]))
     assert config.sources
 
 
