@@ -28,6 +28,7 @@ OWN = {
     "check": "lit_long.cli.check:COMMAND",
     "evaluate": "lit_long.cli.evaluate:COMMAND",
     "benchmark": "lit_long.cli.benchmark:COMMAND",
+    "answers": "lit_long.cli.answers:COMMAND",
     "preference": "lit_long.cli.preference:COMMAND",
     "synthesize": "lit_long.cli.synthesize:COMMAND",
 }

@@ -78,7 +78,7 @@ def test_view_shows_what_counts(recipe, capsys):
     [
         (["--example", "99"], "has examples 0 to"),
         (["--source", "nothing"], "the sources of chats are ['long']"),
-        (["--config", str(ROOT / "recipes/quickstart.yaml")], "view shows InstructData"),
+        (["--config", str(ROOT / "recipes/quickstart.yaml")], "this command reads InstructData"),
         (["--config", "nowhere.yaml"], "No such file"),
     ],
 )

@@ -35,6 +35,9 @@ class InstructSource:
         long: one example per sequence instead of packed ones; and its input counts with ``input_loss: long``.
         too_long: examples longer than a sequence: ``error``, ``drop`` (left out), ``truncate`` (the middle of the
             longest text that is not an answer is cut) or ``split`` (at rounds of the conversation).
+        group: column whose value is on one side of training and validation as a whole, as questions about one document
+            should be: their document is input of both, otherwise. Default: ``document_id`` where rows have it (as those
+            of ``lit-long synthesize``), else each row is a group of its own.
         max_bad: examples that may be left out because they cannot be rendered or masked; one more is an error.
         license: licence, for reports and the model card.
     """
@@ -47,6 +50,7 @@ class InstructSource:
     format: Format = "auto"
     long: bool = False
     too_long: TooLong = "error"
+    group: str | None = None
     max_bad: int = 0
     license: str | None = None
 
@@ -91,7 +95,8 @@ def store_folder(
     files: list[Any] = [source.path, source.subset, source.split, source.revision]
     if not source.path.startswith("hub:"):
         files = [(file.name, file.stat().st_size, _hash(file)) for file in files_of(source.path)]
-    facts = [FORMAT, files, source.format, source.long, source.too_long, limit, held_out_share, form.template]
+    facts = [FORMAT, files, source.format, source.long, source.too_long, source.group, limit]
+    facts += [held_out_share, form.template]
     key = hashlib.sha256(json.dumps([*facts, tokenizer_fingerprint(form.tokenizer)]).encode()).hexdigest()[:16]
     return cache / f"{name}-{key}"
 
@@ -138,12 +143,13 @@ def build_store(
                 if len(bad) > source.max_bad:
                     raise UserError(_too_many(name, bad, source.max_bad)) from error
                 continue
-            held_out = _place(messages) < held_out_share
+            group = _group(row, messages, source.group, place, name)
+            held_out = _share(group) < held_out_share
             counts.changed.update([change] if change else [])
             counts.held_out += len(chats) if held_out else 0
             counts.examples += 0 if held_out else len(chats)
             for chat in chats:
-                writer.add("held_out" if held_out else "train", chat, place)
+                writer.add("held_out" if held_out else "train", chat, place, group)
             progress(counts)
         if not counts.examples:
             raise UserError(f"data.sources.{name}: {source.path} gave no example ({counts.rows} rows read)")
@@ -177,10 +183,21 @@ def _counts(plain: dict[str, Any]) -> Counts:
     )
 
 
-def _place(messages: Any) -> float:
-    """Where an example stands between 0 and 1, by its content: the same example is never on both sides."""
-    text = json.dumps(messages, sort_keys=True, default=str)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") / 2**64
+def _group(row: dict[str, Any], messages: Any, column: str | None, place: str, name: str) -> str:
+    """What decides the side of a row: its group's value, or its content, so that the same row is never on both."""
+    if column is not None and row.get(column) is None:
+        raise UserError(
+            f"{place}: no value in the column {column!r}, which data.sources.{name}.group names; it has {sorted(row)}"
+        )
+    value = row.get(column or "document_id")
+    if value is not None:
+        return str(value)
+    return hashlib.sha256(json.dumps(messages, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _share(group: str) -> float:
+    """Where a group stands between 0 and 1, by the hash of its name."""
+    return int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "little") / 2**64
 
 
 def _hash(file: Path) -> str:

@@ -47,7 +47,8 @@ class InstructData(PlannedData):
             work.
         tokenizer: Hub id or folder; default: the model's.
         chat_template: file with a Jinja template; default: the tokenizer's.
-        held_out_share: share of the examples (0 to 0.5) that is validated on, chosen by the hash of their content.
+        held_out_share: share of the examples (0 to 0.5) that is validated on, chosen by the hash of what groups them
+            (:class:`InstructSource`: the document, else their content).
         validation_sequences: packed sequences of each source at most, the same at each validation.
         cache: folder of the tokenised examples; default: ``lit_long/instruct`` in the user's cache folder.
         max_epochs: passes over a source that are fine.

@@ -2,7 +2,8 @@
 
 A store is a folder ``train/`` (and ``held_out/``) with ``tokens.int32`` and ``assistant.uint8`` (one value per token,
 all examples end to end), ``starts.npy`` (int64 [examples + 1]), ``targets.npy`` (int64 [examples]: targets that the
-assistant writes), ``places.json`` (where each example came from) and ``corpus.json``. It appears under its name only
+assistant writes), ``places.json`` (where each example came from), ``groups.json`` (which of them belong together) and
+``corpus.json``. It appears under its name only
 when it is whole; a run that is killed while it is made makes it again.
 """
 
@@ -19,7 +20,7 @@ import numpy.typing as npt
 from lit_long.data.instruct.chat import Chat
 from lit_long.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 Int64 = npt.NDArray[np.int64]
 
 
@@ -76,6 +77,11 @@ class ChatCorpus:
         places: list[str] = json.loads((self.path / "places.json").read_text(encoding="utf-8"))
         return places[index]
 
+    def groups(self) -> list[str]:
+        """What each example belongs to; those of one group are never divided between training and validation."""
+        found: list[str] = json.loads((self.path / "groups.json").read_text(encoding="utf-8"))
+        return found
+
     def check_tokenizer(self, fingerprint: str, name: str) -> None:
         """Refuse a tokenizer that the examples were not made with.
 
@@ -103,11 +109,11 @@ class StoreWriter:
         shutil.rmtree(self._partial, ignore_errors=True)
         self._splits: dict[str, _Split] = {}
 
-    def add(self, split: str, chat: Chat, place: str) -> None:
+    def add(self, split: str, chat: Chat, place: str, group: str) -> None:
         """Add an example."""
         if split not in self._splits:
             self._splits[split] = _Split(self._partial / split)
-        self._splits[split].add(chat, place)
+        self._splits[split].add(chat, place, group)
 
     def finish(self, info: dict[str, Any]) -> None:
         """Put the store in its place."""
@@ -137,8 +143,9 @@ class _Split:
         self._lengths: list[int] = []
         self._targets: list[int] = []
         self._places: list[str] = []
+        self._groups: list[str] = []
 
-    def add(self, chat: Chat, place: str) -> None:
+    def add(self, chat: Chat, place: str, group: str) -> None:
         marks = chat.assistant.astype(np.uint8)
         for file, values in ((self._tokens, chat.ids.astype("<i4")), (self._marks, marks)):
             file.write(values.tobytes())
@@ -146,6 +153,7 @@ class _Split:
         self._lengths.append(len(chat.ids))
         self._targets.append(int(marks[1:].sum()))  # nothing predicts the first token
         self._places.append(place)
+        self._groups.append(group)
 
     def close(self) -> None:
         self._tokens.close()
@@ -157,6 +165,7 @@ class _Split:
         np.save(self._folder / "starts.npy", starts)
         np.save(self._folder / "targets.npy", np.array(self._targets, dtype=np.int64))
         (self._folder / "places.json").write_text(json.dumps(self._places), encoding="utf-8")
+        (self._folder / "groups.json").write_text(json.dumps(self._groups), encoding="utf-8")
         self._digest.update(starts.tobytes())
         about = {"documents": len(self._lengths), "tokens": int(starts[-1]), "fingerprint": self._digest.hexdigest()}
         (self._folder / "corpus.json").write_text(json.dumps(info | about, indent=1), encoding="utf-8")
