@@ -19,18 +19,7 @@ from torch import nn
 
 from lit_long.data.schedule import StageSpan
 from lit_long.errors import UserError
-
-# dense bfloat16 peak in FLOP/s by torch.cuda.get_device_name(); NVIDIA's data sheets of H100 (half of the figure "with
-# sparsity"), H200 and A100
-_PEAKS = {
-    "NVIDIA H100 80GB HBM3": 989.5e12,
-    "NVIDIA H100 PCIe": 756.5e12,
-    "NVIDIA H200": 989.5e12,
-    "NVIDIA A100-SXM4-40GB": 312e12,
-    "NVIDIA A100-SXM4-80GB": 312e12,
-    "NVIDIA A100-PCIE-40GB": 312e12,
-    "NVIDIA A100 80GB PCIe": 312e12,
-}
+from lit_long.hardware import bf16_peak
 
 
 def megatron_flops(*, layers: int, hidden: int, sequence_length: int, tokens: float) -> float:
@@ -132,7 +121,7 @@ def causal_pairs(batch: dict[str, Any]) -> torch.Tensor:
 
 def peak_flops(device: torch.device) -> float | None:
     """Dense bfloat16 peak of a GPU in FLOP/s; None where it is not known for sure."""
-    return _PEAKS.get(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+    return bf16_peak(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
 
 
 def _require_full_attention(config: Any) -> None:

@@ -129,7 +129,7 @@ class LongContextModule(LightningModule):
         """Build the model, once; Lightning calls this for every stage."""
         if self.model is None:
             placement = self._placement()
-            self.built = build_model(self.spec, self._run_facts(), placement)
+            self.built = build_model(self.spec, self.run_facts(), placement)
             self._loaded = placement.report if placement is not None else None
             self.model = self.built.model
 
@@ -138,16 +138,18 @@ class LongContextModule(LightningModule):
         sharding = getattr(self.trainer.strategy, "sharding", None) if self._trainer is not None else None
         return None if sharding is None else ShardedPlacement(sharding, self.spec.model, self.spec.revision)
 
-    def _run_facts(self) -> RunFacts | None:
+    def run_facts(self) -> RunFacts | None:
         """What memory depends on in this run; None where nobody knows its lengths."""
         data = getattr(self.trainer, "datamodule", None) if self._trainer is not None else None
-        lengths = [(span.sequence_length, span.micro_batch) for span in getattr(data, "spans", ())]
-        if not lengths:
+        spans = getattr(data, "spans", ())
+        if not spans:
             return None
-        length, rows = max(lengths, key=lambda pair: pair[0] * pair[1])
+        longest = max(spans, key=lambda span: span.sequence_length * span.micro_batch)
+        length, rows = longest.sequence_length, longest.micro_batch
         device = self.trainer.strategy.root_device
         sharding = getattr(self.trainer.strategy, "sharding", None)
-        length = -(-length // (sharding.context if sharding is not None else 1))
+        context = sharding.context if sharding is not None else 1
+        length = -(-length // context)
         half = sharding is not None and sharding.param_dtype == "bfloat16"
         processes = int(getattr(self.trainer.strategy, "num_processes", 1)) if device.type == "cpu" else 1
         return RunFacts(
@@ -159,7 +161,10 @@ class LongContextModule(LightningModule):
             optimizer_states=self.optimizer_settings.states,
             loss_chunk_size=self.loss_chunk_size,
             shards=None if sharding is None else sharding.mesh.size(sharding.mesh.ndim - 1),
-            context=1 if sharding is None else sharding.context,
+            context=context,
+            accumulates=longest.sequences_per_step > rows * (self.trainer.world_size // context),
+            resharded=sharding is None or bool(sharding.reshard_after_forward),
+            parameters_on_host=sharding is not None and sharding.cpu_offload,
         )
 
     @property

@@ -35,8 +35,27 @@ def data_mix(training: Mapping[str, Any]) -> str:
             "| source | asked | trained | tokens trained on | tokens there | passes | licence |",
             "|---|---|---|---|---|---|---|",
             *rows,
+            *_targets(training),
         ]
     )
+
+
+def _targets(training: Mapping[str, Any]) -> list[str]:
+    """What counted in instruction tuning; nothing for pretraining, where every token does."""
+    inputs = {
+        "none": "what the assistant writes alone",
+        "long": "what the assistant writes, and the input of long examples",
+        "all": "what the assistant writes, and all input",
+    }.get(str(training.get("input_loss")))
+    if inputs is None:
+        return []
+    weight, each = training.get("input_loss_weight"), training.get("loss_weighting")
+    of_input = f", a token of the input {float(weight):g} times" if weight not in (None, 1) else ""
+    examples = {
+        "sample": "; every example counts the same",
+        "sqrt": "; examples count by the square root of their targets",
+    }
+    return ["", f"Targets: {inputs}{of_input}{examples.get(str(each), '')}."]
 
 
 def stages(training: Mapping[str, Any]) -> str:

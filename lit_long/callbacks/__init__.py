@@ -9,6 +9,7 @@ _PUBLIC = {
     "FlashAttention": "lit_long.callbacks.flash_attention",
     "LeakCheck": "lit_long.callbacks.leak_check",
     "LongContextEvaluation": "lit_long.callbacks.long_context_evaluation",
+    "PlanReport": "lit_long.callbacks.plan_report",
     "Preemption": "lit_long.callbacks.preemption",
     "StepMetrics": "lit_long.callbacks.step_metrics",
     "StepProgress": "lit_long.callbacks.progress",
@@ -20,6 +21,7 @@ __all__ = [
     "FlashAttention",
     "LeakCheck",
     "LongContextEvaluation",
+    "PlanReport",
     "Preemption",
     "StepMetrics",
     "StepProgress",
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from lit_long.callbacks.flash_attention import FlashAttention
     from lit_long.callbacks.leak_check import LeakCheck
     from lit_long.callbacks.long_context_evaluation import LongContextEvaluation
+    from lit_long.callbacks.plan_report import PlanReport
     from lit_long.callbacks.preemption import Preemption
     from lit_long.callbacks.progress import StepProgress
     from lit_long.callbacks.step_metrics import StepMetrics

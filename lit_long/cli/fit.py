@@ -31,6 +31,7 @@ def run(args: list[str], *, preflight: Any = None) -> int:
     from lit_long.callbacks.final_checkpoint import FinalCheckpoint
     from lit_long.callbacks.leak_check import LeakCheck
     from lit_long.callbacks.newest import newest_of
+    from lit_long.callbacks.plan_report import PlanReport
     from lit_long.callbacks.preemption import Preemption
     from lit_long.callbacks.progress import StepProgress
     from lit_long.callbacks.step_metrics import StepMetrics
@@ -75,6 +76,8 @@ def run(args: list[str], *, preflight: Any = None) -> int:
                 trainer.callbacks.insert(0, Throughput())
             if not any(isinstance(c, DataReport) for c in trainer.callbacks):
                 trainer.callbacks.append(DataReport())
+            if not any(isinstance(c, PlanReport) for c in trainer.callbacks):
+                trainer.callbacks.append(PlanReport())
             trainer.callbacks += [FinalCheckpoint(), StepMetrics()]
             if not any(isinstance(c, Preemption) for c in trainer.callbacks):
                 trainer.callbacks.append(Preemption())

@@ -1,6 +1,6 @@
 """The InstructData that a recipe describes, for commands that look at its examples without a trainer."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lit_long.data.instruct.data import InstructData
@@ -12,21 +12,13 @@ def read_instruct(configs: list[str]) -> "tuple[InstructData, str | None]":
     Raises:
         UserError: no such file, no YAML, or another DataModule.
     """
-    from pathlib import Path
-
-    import yaml
     from jsonargparse import ArgumentError, ArgumentParser
 
+    from lit_long.cli.recipe_yaml import read_recipe
     from lit_long.data.instruct.data import InstructData
     from lit_long.errors import UserError
 
-    recipe: dict[str, Any] = {}
-    for config in configs:
-        try:
-            content = yaml.safe_load(Path(config).read_text(encoding="utf-8")) or {}
-        except (OSError, yaml.YAMLError) as error:
-            raise UserError(f"--config {config}: {str(error).splitlines()[0]}") from error
-        recipe = _laid_over(recipe, content)
+    recipe = read_recipe(configs)
     data, model = recipe.get("data") or {}, recipe.get("model") or {}
     kind = str(data.get("class_path", "")).rpartition(".")[2]
     if kind != "InstructData":
@@ -39,11 +31,3 @@ def read_instruct(configs: list[str]) -> "tuple[InstructData, str | None]":
         cause = error.__cause__
         raise (cause if isinstance(cause, UserError) else UserError(str(error))) from error
     return found.data, model.get("tokenizer") or model.get("model")
-
-
-def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _laid_over(merged[key], value) if both else value
-    return merged

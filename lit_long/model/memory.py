@@ -21,8 +21,12 @@ insides, q and m copies of what the attention's and the MLP's matrices take (und
 - the last norm and the loss: the last hidden state, its norm and the gradient, and twice a chunk's logits in float32;
   under autocast the output matrix once more, and if it is trained its gradient, twice.
 
+Gradients grow in a step's only micro-batch while what the forward kept goes; with several, those of the others are
+there from the beginning (``accumulates``).
+
 Sharded over M ranks (FSDP2), weights, gradients and optimizer are an M-th each, and beside them are gathered: two
-layers (one computes, one is on its way) and the root (embeddings, output layer), in what matrices take. With c context
+layers (one computes, one is on its way; all of them where they are kept after the forward) and the root (embeddings,
+output layer), in what matrices take. With c context
 ranks, N is a rank's share, and a layer's exchange holds keys and values of all N c tokens three times (as they came, in
 order, their gradients): ``6 N c K d`` numbers.
 
@@ -136,6 +140,9 @@ class RunFacts:
         loss_chunk_size: tokens whose logits exist at once; None: the loss's own choice.
         shards: ranks that parameters are sharded over; None: they are whole.
         context: ranks that share a row; ``sequence_length`` is a rank's share.
+        accumulates: a step has several micro-batches on a device.
+        resharded: a layer's gathered parameters are freed after its forward pass.
+        parameters_on_host: shards of weights, gradients and optimizer states are in CPU memory (FSDP2's offload).
     """
 
     sequence_length: int
@@ -147,6 +154,9 @@ class RunFacts:
     loss_chunk_size: int | None = None
     shards: int | None = None
     context: int = 1
+    accumulates: bool = True
+    resharded: bool = True
+    parameters_on_host: bool = False
 
     @property
     def tokens(self) -> int:
@@ -166,6 +176,8 @@ class MemoryEstimate:
         live: beside it while a layer is in its backward.
         loss: beside it while the loss is computed.
         host: in pinned CPU memory.
+        gathered: part of ``weights``: parameters gathered from other ranks.
+        accumulates: whether gradients are there from the beginning of a micro-batch.
     """
 
     weights: int
@@ -175,6 +187,8 @@ class MemoryEstimate:
     live: int
     loss: int
     host: int
+    gathered: int = 0
+    accumulates: bool = True
 
     @property
     def activations(self) -> int:
@@ -183,13 +197,18 @@ class MemoryEstimate:
 
     @property
     def total(self) -> int:
-        """Bytes of the device."""
-        return self.weights + self.gradients + self.optimizer + self.activations
+        """Bytes of the device at the highest point."""
+        if self.accumulates:
+            step = self.gradients + self.activations
+        else:  # linear in between: the highest point is at one of the ends of the backward pass
+            step = max(self.activations, self.gradients + self.live)
+        return self.weights + self.optimizer + step
 
     def __str__(self) -> str:
         parts = {"weights": self.weights, "gradients": self.gradients, "optimizer": self.optimizer}
         parts["activations"] = self.activations
         terms = ", ".join(f"{name} {value / 1e9:.2f}" for name, value in parts.items())
+        terms += ", not all at once" if sum(parts.values()) > self.total else ""
         return f"{self.total / 1e9:.2f} GB ({terms}{f'; on the host {self.host / 1e9:.2f}' if self.host else ''})"
 
 
@@ -236,17 +255,27 @@ def estimate(model: ModelFacts, run: RunFacts, levers: Levers) -> MemoryEstimate
     shards, gathered = run.shards or 1, 0
     if run.shards is not None:
         root = model.parameters - model.layers * model.layer_parameters
-        gathered = p.compute * (min(2, model.layers) * model.layer_parameters + root)
+        layers = min(2, model.layers) if run.resharded else model.layers
+        gathered = p.compute * (layers * model.layer_parameters + root)
     if run.context > 1:
         live += 6 * n * run.context * model.key_width * p.compute
+    own = [4 * model.parameters, 4 * model.trained, _STATE_BYTES[run.optimizer_states] * model.trained]
+    own = [value // shards for value in own]
+    on_host = sum(own) if run.parameters_on_host else 0
+    if run.parameters_on_host:
+        own = [0, 0, 0]
     return MemoryEstimate(
-        weights=4 * model.parameters // shards + gathered,
-        gradients=4 * model.trained // shards,
-        optimizer=_STATE_BYTES[run.optimizer_states] * model.trained // shards,
+        weights=own[0] + gathered,
+        gradients=own[1],
+        optimizer=own[2],
         kept=kept + inputs,  # of the last layer, its output
         live=live,
         loss=last_norm + hidden + chunk + head,
-        host=checkpointed * inputs if levers.offload else 0,
+        host=(checkpointed * inputs if levers.offload else 0)
+        + on_host
+        + (8 * model.trained // shards if run.optimizer_states == "host" else 0),
+        gathered=gathered,
+        accumulates=run.accumulates,
     )
 
 

@@ -19,7 +19,9 @@ ALLOWED = {
     "attention": {"rope"},
     "model": {"rope", "attention", "loss", "repository"},
     "data": {"repository"},
-    "flops": {"data"},
+    "hardware": set(),
+    "flops": {"data", "hardware"},
+    "planner": {"data", "flops", "hardware", "model", "parallel"},
     "evaluation": {"attention", "data", "model"},
     "synthesis": {"data"},
     "parallel": {"attention", "model"},
@@ -51,6 +53,8 @@ ALLOWED = {
         "optim",
         "loggers",
         "synthesis",
+        "planner",
+        "hardware",
     },
 }
 LIGHTNING_SHELL = (

@@ -1,6 +1,7 @@
 """``lit-long fit`` and ``check`` on two processes that Lightning starts by itself, as a user would run them."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -62,3 +63,13 @@ def test_a_size_that_does_not_fit(recipe):  # noqa: F811
         make_meshes("cpu", 4, data_parallel=3, context=2, replicate=1)
     with pytest.raises(UserError, match="replicate_size is 3; it must divide data_parallel_size 4"):
         make_meshes("cpu", 4, data_parallel=4, context=1, replicate=3)
+
+
+@pytest.mark.skipif(not SCRIPT.exists(), reason="the package is not installed as a command here")
+def test_prediction_stands_beside_what_was_measured(recipe):  # noqa: F811
+    """In a process of its own: only there does memory grow by this run alone."""
+    done = run("fit", *recipe, "--trainer.max_steps", "3")
+    assert done.returncode == 0, done.stderr
+    [line] = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("plan: ")]
+    predicted, measured = (float(word) for word in re.findall(r"([\d.]+) GB", line))
+    assert 0 < predicted < measured
