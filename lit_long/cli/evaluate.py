@@ -21,7 +21,20 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--corpus", required=True, metavar="DIR", help="token corpus made by 'lit-long prepare'")
     parser.add_argument("--split", default="held_out", help="split of the corpus (default: %(default)s)")
-    parser.add_argument("--length", type=int, required=True, metavar="N", help="tokens per window")
+    parser.add_argument("--length", type=int, metavar="N", help="tokens per window; of a suite, the longest prompt")
+    parser.add_argument("--max-length", type=int, metavar="N", dest="length", help="the same")
+    parser.add_argument("--base", metavar="MODEL", help="reference that the other models are compared with")
+    parser.add_argument(
+        "--suite", choices=("quick", "paper", "full"), help="several evaluations in one report (docs/evaluation.md)"
+    )
+    parser.add_argument(
+        "--tasks",
+        nargs="+",
+        metavar="TASK",
+        help="instead of a suite's: loss, retrieval, first_sentence, ruler, long_qa, zero_scrolls, l_eval, short, "
+        "safety",
+    )
+    parser.add_argument("--data", metavar="DIR", help="folder of local data sets for a suite (default: the Hub)")
     parser.add_argument("--windows", type=int, default=32, metavar="N", help="number of windows (default: %(default)s)")
     parser.add_argument(
         "--native", type=int, metavar="N", help="native context length (default: the smallest that a model reports)"
@@ -83,8 +96,27 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.base is not None:
+        args.models = [f"base={args.base}", *args.models]
     models = parse_models(args.models)
+    if args.length is None:
+        raise UserError("--length N is missing: tokens of a window, or with --suite of the longest prompt.")
     _check(args)
+    if args.suite or args.tasks:
+        from lit_long.cli.suite import SUITES, Asked, run_suite
+
+        asked = Asked(
+            models=args.models,
+            corpus=args.corpus,
+            split=args.split,
+            length=args.length,
+            quick=args.suite == "quick",
+            windows=args.windows,
+            seed=args.seed,
+            device=args.device,
+            data=args.data,
+        )
+        return run_suite(asked, args.tasks or SUITES[args.suite], Path(args.output), as_json=args.json)
 
     import torch
 

@@ -21,8 +21,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["needle"],
         metavar="TASK",
-        help="passkey, needle, multi_key, multi_value, multi_query, variable_tracking, common_words, frequent_word; "
-        "ruler: the last six (default: needle)",
+        help="passkey, needle, first_sentence, multi_key, multi_value, multi_query, variable_tracking, common_words, "
+        "frequent_word; ruler: the last six (default: needle)",
     )
     parser.add_argument("--lengths", type=int, nargs="+", required=True, metavar="N", help="tokens of the prompts")
     parser.add_argument("--depths", type=float, nargs="+", default=[0.0, 0.25, 0.5, 0.75, 1.0], metavar="D")

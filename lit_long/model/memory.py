@@ -40,7 +40,7 @@ import torch
 
 from lit_long.loss.chunked import default_chunk_size
 from lit_long.model.layers import decoder_layers
-from lit_long.model.levers import Levers
+from lit_long.model.levers import MLP_NAMES, Levers
 
 RESERVE = 0.9  # share of a device's memory that is planned with
 _IN_FLIGHT = 4  # layer inputs on the device with offload
@@ -83,6 +83,7 @@ class ModelFacts:
         trained: those with a gradient.
         layer_parameters: those of a layer.
         head_trained: the output matrix has a gradient.
+        mlp_trained: a matrix of the MLPs has; without, autograd keeps neither their inputs nor that of their last one.
     """
 
     layers: int
@@ -96,6 +97,7 @@ class ModelFacts:
     trained: int
     layer_parameters: int
     head_trained: bool
+    mlp_trained: bool = True
 
     @classmethod
     def of(cls, model: Any) -> "ModelFacts":
@@ -123,6 +125,7 @@ class ModelFacts:
             trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
             layer_parameters=sum(p.numel() for p in layers[0].parameters()),
             head_trained=bool(head.requires_grad),
+            mlp_trained=_mlp_trained(layers[0]),
         )
 
 
@@ -215,11 +218,23 @@ class MemoryEstimate:
 def layer_bytes(model: ModelFacts, precision: Precision) -> tuple[int, int, int]:
     """Bytes a token that autograd keeps of one whole layer: in its MLP, in its norms, in the rest."""
     p = precision
-    mlp = 4 * model.intermediate * p.compute
+    mlp = (4 if model.mlp_trained else 3) * model.intermediate * p.compute
     norms = 2 * p.norm * model.hidden
-    inputs = (p.query_inputs + p.mlp_inputs) * p.compute * model.hidden
+    inputs = (p.query_inputs + mlp_inputs(model, p)) * p.compute * model.hidden
     attention = (3 * model.query_width + 2 * model.key_width) * p.compute + 4 * model.heads
     return mlp, norms, inputs + attention + 8
+
+
+def mlp_inputs(model: ModelFacts, precision: Precision) -> int:
+    """Copies of the MLP's input that autograd keeps: for gradients of its matrices, so none where these are frozen."""
+    return precision.mlp_inputs if model.mlp_trained else 0
+
+
+def _mlp_trained(layer: Any) -> bool:
+    blocks = [getattr(layer, name) for name in MLP_NAMES if hasattr(layer, name)]
+    if not blocks:
+        return True
+    return any(p.requires_grad and p.ndim > 1 for block in blocks for p in block.parameters())
 
 
 def estimate(model: ModelFacts, run: RunFacts, levers: Levers) -> MemoryEstimate:
@@ -231,7 +246,7 @@ def estimate(model: ModelFacts, run: RunFacts, levers: Levers) -> MemoryEstimate
     tiled = tile < n
     mlp, norms, rest = layer_bytes(model, p)
     if tiled:  # of the MLP its input, before it is cast; of a norm its input
-        mlp, norms, rest = p.residual * d, 2 * p.residual * d, rest - p.mlp_inputs * p.compute * d
+        mlp, norms, rest = p.residual * d, 2 * p.residual * d, rest - mlp_inputs(model, p) * p.compute * d
     cast = p.cast_weights * model.layer_parameters
     whole = (mlp + norms + rest) * n + cast
     checkpointed = 0 if levers.checkpointing == "none" else -(-model.layers // levers.checkpoint_every)
@@ -241,7 +256,7 @@ def estimate(model: ModelFacts, run: RunFacts, levers: Levers) -> MemoryEstimate
     kept = (model.layers - checkpointed) * whole + on_device * inputs + checkpointed * outputs
     # gradients on their way through the layer, and what a tile makes inside, forward and backward
     way = 3 * d * p.residual * n + (2 * model.intermediate * p.compute * (tile if tiled else n))
-    inside = (layer_bytes(model, p)[0] + 6 * model.intermediate * p.compute + 4 * p.norm * d) * tile if tiled else 0
+    inside = (layer_bytes(model, p)[0] + 3 * model.intermediate * p.compute + 4 * p.norm * d) * tile if tiled else 0
     weight_gradients = model.layer_parameters * 4 if model.trained > model.parameters // 2 else 0
     live = way + inside + weight_gradients
     if checkpointed:  # layers behind the last checkpointed one are gone when that one is made again

@@ -72,7 +72,7 @@ def to_markdown(plan: Plan, *, price: float | None = None) -> str:
     lines = [
         f"# Plan: {plan.workload.name} on {plan.layout.ranks} x {device.name}",
         "",
-        f"{facts.parameters / 1e9:,.2f} B parameters, {facts.trained / 1e9:,.3g} B trained; {plan.layout}; levers: "
+        f"{_count(facts.parameters)} parameters, {_count(facts.trained)} trained; {plan.layout}; levers: "
         f"{plan.levers}.",
         "",
         f"**{'Fits' if plan.fits else 'Does not fit'}**: {_gb(top.peak.total)} at the highest point ({top.peak.where}, "
@@ -91,7 +91,7 @@ def to_markdown(plan: Plan, *, price: float | None = None) -> str:
         *(_row(plan, stage) for stage in plan.stages),
     ]
     run = _run(plan, price)
-    lines += ["", f"{run['steps']:,} steps, {run['tokens'] / 1e9:,.3g} B tokens"]
+    lines += ["", f"{run['steps']:,} steps, {_count(run['tokens'])} tokens"]
     if run["seconds"] is not None:
         lines[-1] += f": {_time(run['seconds'])}, {run['gpu_hours']:,.0f} device hours"
         lines[-1] += "" if run["cost"] is None else f", {run['cost']:,.0f} at {price:g} an hour"
@@ -158,6 +158,10 @@ def _plot(plan: Plan, path: Path) -> None:
     axes.set_ylim(bottom=0)
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=8)
     figure.savefig(path, dpi=130)
+
+
+def _count(value: float) -> str:
+    return f"{value / 1e9:,.3g} B" if value >= 1e9 else f"{value / 1e6:,.3g} M"
 
 
 def _gb(value: float) -> str:

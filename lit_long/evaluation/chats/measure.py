@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -85,7 +86,7 @@ def measure_chats(
     Raises:
         UserError: see :func:`answer_loss`; token ids beyond the vocabulary.
     """
-    every = torch.cat([torch.from_numpy(example.ids) for example in examples])
+    every = torch.from_numpy(np.concatenate([example.ids for example in examples]))
     check_vocabulary(model, every)
     check_logit_path(model, every.long())
     header = {"key": key_of([_FORMAT, model_key, keep]), "model": name, "kept_input_tokens": keep}

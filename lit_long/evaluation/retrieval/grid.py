@@ -16,6 +16,7 @@ import torch
 from lit_long.errors import UserError
 from lit_long.evaluation.live import Ranks, score_tokens
 from lit_long.evaluation.raw_store import key_of
+from lit_long.evaluation.retrieval import first_sentence
 from lit_long.evaluation.retrieval.haystack import Haystack
 from lit_long.evaluation.retrieval.probe import Probe, make_probe
 from lit_long.evaluation.retrieval.tasks import TASKS
@@ -30,7 +31,7 @@ class GridSpec:
     """What to ask.
 
     Attributes:
-        tasks: names of :data:`lit_long.evaluation.retrieval.tasks.TASKS`.
+        tasks: names of :data:`lit_long.evaluation.retrieval.tasks.TASKS`, and ``first_sentence``.
         lengths: tokens of a prompt with its answer.
         depths: where the (first) needle stands.
         samples: probes of each cell.
@@ -48,8 +49,9 @@ class GridSpec:
     control: bool = True
 
     def __post_init__(self) -> None:
-        if unknown := [task for task in self.tasks if task not in TASKS]:
-            raise UserError(f"no retrieval task {unknown[0]!r}; there are {', '.join(TASKS)}")
+        if unknown := [task for task in self.tasks if task not in (*TASKS, first_sentence.NAME)]:
+            known = ", ".join([*TASKS, first_sentence.NAME])
+            raise UserError(f"no retrieval task {unknown[0]!r}; there are {known}")
         if not self.tasks or not self.lengths or not self.depths or self.samples < 1:
             raise UserError("a retrieval grid needs at least one task, length, depth and sample")
         if min(self.lengths) < 64 or not all(0 <= depth <= 1 for depth in self.depths):
@@ -58,8 +60,12 @@ class GridSpec:
     @property
     def tokens(self) -> int:
         """Input tokens of the whole grid."""
-        cells = len(self.tasks) * len(self.depths) * self.samples
+        cells = sum(len(self.depths_of(task)) for task in self.tasks) * self.samples
         return sum(self.lengths) * cells * (2 if self.control else 1)
+
+    def depths_of(self, task: str) -> tuple[float, ...]:
+        """Depths of a task: a first sentence has one place."""
+        return (0.0,) if task == first_sentence.NAME else self.depths
 
 
 def retrieval_grid(
@@ -87,7 +93,8 @@ def retrieval_grid(
 
     Returns:
         A row a probe: ``task``, ``length``, ``depth`` (asked), ``place`` (got), ``sample``, ``exact``, ``nll`` (nats a
-        token of the answer), ``token_accuracy``, ``tokens`` (of it); with control ``control_exact``, ``control_nll``.
+        token of the answer), ``token_accuracy``, ``tokens`` (of it); with control ``control_exact``,
+        ``control_nll``; of first sentences outside of a run ``rouge_l``, ``given``, ``wanted``.
 
     Raises:
         UserError: a length beyond the model's window, text too short for a length, or a loss that is not finite.
@@ -117,7 +124,7 @@ Cell = tuple[str, int, float, int]
 def _cells(spec: GridSpec) -> Iterator[Cell]:
     for task in spec.tasks:
         for length in sorted(spec.lengths):
-            for depth in spec.depths:
+            for depth in spec.depths_of(task):
                 for sample in range(spec.samples):
                     yield task, length, depth, sample
 
@@ -134,6 +141,8 @@ def _row(
     row: dict[str, Any] = {"task": task, "length": length, "depth": depth, "place": probe.depth, "sample": sample}
     row |= _scored(model, probe, probe.ids, ranks)
     progress(length)
+    if probe.wanted is not None and ranks is None:
+        row |= first_sentence.copied(model, haystack.tokenizer, probe.ids[: -probe.answer], probe.wanted)
     if spec.control:
         control = _scored(model, probe, probe.control, ranks)
         row |= {"control_exact": control["exact"], "control_nll": control["nll"]}

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lit_long.errors import UserError
+from lit_long.evaluation.retrieval import first_sentence
 from lit_long.evaluation.retrieval.haystack import Haystack
 from lit_long.evaluation.retrieval.tasks import TASKS, Puzzle
 
@@ -28,12 +29,14 @@ class Probe:
         answer: tokens of the answer, at the end.
         control: the same without what is hidden (other text in its place), int64 [length].
         depth: where the first hidden sentence really begins, as a share of the text.
+        wanted: the answer's text, where greedy decoding is to be compared with it.
     """
 
     ids: Int64
     answer: int
     control: Int64
     depth: float
+    wanted: str | None = None
 
 
 def make_probe(
@@ -43,7 +46,7 @@ def make_probe(
 
     Args:
         haystack: text to hide things in.
-        task: one of :data:`lit_long.evaluation.retrieval.tasks.TASKS`.
+        task: one of :data:`lit_long.evaluation.retrieval.tasks.TASKS`, or ``first_sentence``.
         length: tokens of the whole, question and answer included.
         depth: where the first hidden sentence stands, 0 (beginning) to 1 (end of the text).
         sample: number of the probe in its cell.
@@ -55,8 +58,10 @@ def make_probe(
     """
     name = f"{seed}:{task}:{length}:{depth:g}:{sample}"
     rng = np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little"))
-    puzzle = TASKS[task](rng)
     tokenizer = haystack.tokenizer
+    if task == first_sentence.NAME:
+        return _first_sentence(haystack, length, rng, first)
+    puzzle = TASKS[task](rng)
     question, answer = _ids(tokenizer, puzzle.question), _answer_ids(tokenizer, puzzle)
     lead = np.array([] if first is None else [first], dtype=np.int64)
     room = length - len(lead) - len(question) - len(answer)
@@ -67,6 +72,18 @@ def make_probe(
     ids, control = (np.concatenate([lead, part, question, answer]) for part in (text, plain))
     assert len(ids) == len(control) == length
     return Probe(ids, len(answer), control, place / max(1, room))
+
+
+def _first_sentence(haystack: Haystack, length: int, rng: np.random.Generator, first: int | None) -> Probe:
+    question = _ids(haystack.tokenizer, first_sentence.QUESTION)
+    lead = np.array([] if first is None else [first], dtype=np.int64)
+    text, plain, wanted = first_sentence.draw(haystack, length - len(lead) - len(question), rng)
+    answer = _answer_ids(haystack.tokenizer, Puzzle((), first_sentence.QUESTION, f" {wanted}"))
+    room = length - len(lead) - len(question) - len(answer)
+    if room < 2 * len(answer):
+        raise UserError(f"a length of {length} tokens is too short for a text and its first sentence; take more")
+    ids, control = (np.concatenate([lead, part[:room], question, answer]) for part in (text, plain))
+    return Probe(ids, len(answer), control, 0.0, wanted)
 
 
 def _hidden_text(

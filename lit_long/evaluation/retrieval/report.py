@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lit_long.evaluation.intervals import Estimate
 from lit_long.evaluation.retrieval.grid import GridSpec
 from lit_long.evaluation.retrieval.summary import KEPT_SHARE, LengthScore, by_length, effective_length, share
 
@@ -54,6 +55,7 @@ def _plain(score: LengthScore) -> dict[str, Any]:
         "nll": score.nll,
         "gain": score.gain,
         "guessed": None if control is None else control.value,
+        "rouge_l": None if score.rouge is None else {"mean": score.rouge.mean, "half_width": score.rouge.half_width},
     }
 
 
@@ -73,19 +75,21 @@ def to_markdown(results: Mapping[str, Rows], spec: GridSpec, haystack: str) -> s
     ]
     scores = {name: by_length(rows) for name, rows in results.items()}
     for task in dict.fromkeys(score.task for each in scores.values() for score in each):
+        rouge = any(score.rouge is not None for each in scores.values() for score in each if score.task == task)
         lines += [
             "",
             f"## {task}",
             "",
-            "| model | length | exact | loss | gain | guessed |",
-            "|---|---:|---:|---:|---:|---:|",
+            "| model | length | exact | loss | gain | guessed |" + (" ROUGE-L |" if rouge else ""),
+            "|---|---:|---:|---:|---:|---:|" + ("---:|" if rouge else ""),
         ]
         for name, each in scores.items():
             for score in (score for score in each if score.task == task):
                 exact = f"{score.exact.value:.0%} [{score.exact.low:.0%}, {score.exact.high:.0%}]"
                 gain = "-" if score.gain is None else f"{score.gain:+.2f}"
                 guessed = "-" if score.control is None else f"{score.control.value:.0%}"
-                lines.append(f"| {name} | {score.length:,} | {exact} | {score.nll:.2f} | {gain} | {guessed} |")
+                line = f"| {name} | {score.length:,} | {exact} | {score.nll:.2f} | {gain} | {guessed} |"
+                lines.append(line + (f" {_interval(score.rouge)} |" if rouge else ""))
     lines += [
         "",
         "## Effective context length",
@@ -100,6 +104,12 @@ def to_markdown(results: Mapping[str, Rows], spec: GridSpec, haystack: str) -> s
         for task, tokens in _effective(each).items():
             lines.append(f"| {name} | {task} | {'none shown' if tokens is None else f'{tokens:,}'} |")
     return "\n".join([*lines, ""])
+
+
+def _interval(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "-"
+    return f"{estimate.mean:.2f}" + ("" if estimate.half_width is None else f" ± {estimate.half_width:.2f}")
 
 
 def plot_heatmap(rows: Rows, path: Path, title: str) -> Path:

@@ -5,6 +5,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
+from lit_long.evaluation.intervals import Estimate, cluster_estimate
+
 _Z = 1.959963984540054
 KEPT_SHARE = 0.85
 
@@ -53,6 +57,8 @@ class LengthScore:
     """Loss with nothing hidden minus loss, paired: above 0, what is hidden is read."""
     control: Share | None
     """Exact answers with nothing hidden: what is guessed."""
+    rouge: Estimate | None = None
+    """ROUGE-L of greedy decoding (first sentences), 0 to 1, with its 95 % interval over probes."""
 
 
 def by_length(rows: Sequence[dict[str, Any]]) -> list[LengthScore]:
@@ -71,9 +77,17 @@ def by_length(rows: Sequence[dict[str, Any]]) -> list[LengthScore]:
                     _mean(row["nll"] for row in own),
                     _mean(row["control_nll"] - row["nll"] for row in own) if controlled else None,
                     share(row["control_exact"] for row in own) if controlled else None,
+                    _rouge(own),
                 )
             )
     return found
+
+
+def _rouge(rows: Sequence[dict[str, Any]]) -> Estimate | None:
+    values = [row["rouge_l"] for row in rows if "rouge_l" in row]
+    if not values:
+        return None
+    return cluster_estimate(torch.tensor(values, dtype=torch.float64), torch.arange(len(values)))
 
 
 def effective_length(scores: Sequence[LengthScore], *, kept: float = KEPT_SHARE) -> int | None:
