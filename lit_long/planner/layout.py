@@ -94,12 +94,11 @@ def layout_of(trainer: Mapping[str, Any], *, devices: int | None = None, nodes: 
     name = strategy if isinstance(strategy, str) else str(strategy.get("class_path", ""))
     if name.rpartition(".")[2] in _SHARDED:
         init: Mapping[str, Any] = {} if isinstance(strategy, str) else strategy.get("init_args") or {}
-        ranks = devices * nodes
         context = init.get("context_parallel_size", "auto")
         return Layout(
             devices=devices,
             nodes=nodes,
-            context=ranks if context == "auto" else int(context),
+            context=devices if context == "auto" else int(context),
             replicas=int(init.get("replicate_size") or 1),
             bfloat16=init.get("param_dtype") == "bfloat16",
             resharded=bool(init.get("reshard_after_forward", True)),

@@ -66,10 +66,17 @@ def test_a_size_that_does_not_fit(recipe):  # noqa: F811
 
 
 @pytest.mark.skipif(not SCRIPT.exists(), reason="the package is not installed as a command here")
-def test_prediction_stands_beside_what_was_measured(recipe):  # noqa: F811
+def test_prediction_stands_beside_what_was_measured(recipe, tmp_path):  # noqa: F811
     """In a process of its own: only there does memory grow by this run alone."""
-    done = run("fit", *recipe, "--trainer.max_steps", "3")
+    watch = {
+        "trainer": {"callbacks": [{"class_path": "lit_long.callbacks.PlanReport", "init_args": {"device": "cpu"}}]}
+    }
+    (tmp_path / "watch.yaml").write_text(yaml.safe_dump(watch))
+    done = run("fit", *recipe, "--config", str(tmp_path / "watch.yaml"), "--trainer.max_steps", "3")
     assert done.returncode == 0, done.stderr
-    [line] = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("plan: ")]
-    predicted, measured = (float(word) for word in re.findall(r"([\d.]+) GB", line))
+    memory, time = (line for line in (done.stdout + done.stderr).splitlines() if line.startswith("plan: "))
+    predicted, measured = (float(word) for word in re.findall(r"([\d.]+) GB", memory))
     assert 0 < predicted < measured
+    expected, taken = (float(word) for word in re.findall(r"([\d.e+-]+) s ", time))
+    assert expected > 0
+    assert taken > 0

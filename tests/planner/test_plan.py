@@ -223,7 +223,7 @@ def test_a_mistake_is_one_message(words, message, capsys):
 
 def test_layout_of_a_recipe():
     trainer = {"devices": 8, "num_nodes": 2, "strategy": {"class_path": "lit_long.parallel.ContextParallelStrategy"}}
-    assert layout_of(trainer).context == 16  # all of them, as the strategy itself does
+    assert (layout_of(trainer).context, layout_of(trainer).data) == (8, 2)  # those of a node, as the strategy itself
     trainer["strategy"]["init_args"] = {"context_parallel_size": 3}
     with pytest.raises(UserError, match="does not divide 2 x 8 devices"):
         layout_of(trainer)
