@@ -256,7 +256,8 @@ def estimate(model: ModelFacts, run: RunFacts, levers: Levers) -> MemoryEstimate
     kept = (model.layers - checkpointed) * whole + on_device * inputs + checkpointed * outputs
     # gradients on their way through the layer, and what a tile makes inside, forward and backward
     way = 3 * d * p.residual * n + (2 * model.intermediate * p.compute * (tile if tiled else n))
-    inside = (layer_bytes(model, p)[0] + 3 * model.intermediate * p.compute + 4 * p.norm * d) * tile if tiled else 0
+    # of a tile of the MLP, or of a norm: never both at once
+    inside = max(layer_bytes(model, p)[0] + 3 * model.intermediate * p.compute, 4 * p.norm * d) * tile if tiled else 0
     weight_gradients = model.layer_parameters * 4 if model.trained > model.parameters // 2 else 0
     live = way + inside + weight_gradients
     if checkpointed:  # layers behind the last checkpointed one are gone when that one is made again
