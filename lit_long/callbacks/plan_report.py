@@ -1,13 +1,12 @@
 """What was predicted for a run beside what its first steps took."""
 
-import resource
-import sys
 import time
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lit_long.callbacks.resident import peak_resident
 from lit_long.errors import UserError
 from lit_long.flops import causal_pairs
 from lit_long.hardware import Device, find_device
@@ -42,7 +41,7 @@ class PlanReport(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Note what the process has before there is a model."""
-        self._before = _resident()
+        self._before = peak_resident()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -76,7 +75,7 @@ class PlanReport(Callback):
         if module.device.type == "cuda":
             measured, what = torch.cuda.max_memory_allocated(module.device), "allocated by PyTorch"
         else:
-            measured, what = _resident() - self._before, "grown by this process"
+            measured, what = peak_resident() - self._before, "grown by this process"
         if measured <= 0:  # a process that has been larger before
             return None
         return (
@@ -134,9 +133,3 @@ def _now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
-
-
-def _resident() -> int:
-    """Bytes that the process has had at most."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

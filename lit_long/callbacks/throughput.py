@@ -1,7 +1,5 @@
 """What training gets done per second: tokens, FLOPs, MFU; memory; and who waits for what."""
 
-import resource
-import sys
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_long.callbacks.fetch_clock import FetchClock
 from lit_long.callbacks.own_clock import OwnClock
+from lit_long.callbacks.resident import peak_resident
 from lit_long.errors import UserError
 from lit_long.flops import ModelFlops, causal_pairs, model_flops, peak_flops
 
@@ -188,5 +187,4 @@ def _peak_memory(device: torch.device) -> float:
     """Bytes: allocated by PyTorch on a GPU, else the process' resident memory; the most so far."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
-    unit = 1 if sys.platform == "darwin" else 1024
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+    return float(peak_resident())
