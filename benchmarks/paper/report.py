@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from report_lengths import beyond, decay, plot_decay, plot_extrapolation, plot_power_law
+from report_longer import longer
 from report_positions import plot_positions, positions
 from report_runs import curriculum, data_mix, plot_curriculum
 from report_sft import plot_sft, sft
@@ -19,6 +20,7 @@ Plot = Callable[[dict[str, Any], Path], None]
 # result file -> what it is called where it is missing, its section, its plots
 STUDIES: dict[str, tuple[str, Section, dict[str, Plot]]] = {
     "positions": ("Positions (Table 5)", positions, {"positions": plot_positions}),
+    "longer": ("Ten times the tokens, with a control", longer, {}),
     "beyond": (
         "First sentences, power law, extrapolation (Figs. 1, 5b, 9)",
         beyond,

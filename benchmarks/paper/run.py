@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-STUDIES = ("positions", "beyond", "data_mix", "curriculum", "sft")
+STUDIES = ("positions", "longer", "beyond", "data_mix", "curriculum", "sft")
 
 
 def main() -> None:
