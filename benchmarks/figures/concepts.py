@@ -55,7 +55,7 @@ def turns() -> plt.Figure:
 
 def decay() -> plt.Figure:
     """Attention score by distance and granularity of positions, before any training (the paper's Fig. 4, Theorem 1)."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), width_ratios=(2.6, 1))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.4), width_ratios=(2.6, 1), layout="constrained")
     distances = torch.arange(0, LONG, 32)
     for name, method in METHODS.items():
         frequencies = method.inv_freq(LLAMA2, LONG)
