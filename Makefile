@@ -1,4 +1,4 @@
-# make install | quickstart | test | old-readers | lint | smollm2 | quickstart-base | clean
+# make install | quickstart | test | old-readers | lint | docs | smollm2 | quickstart-base | clean
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/lit-long
@@ -6,7 +6,7 @@ OUT := runs/quickstart
 
 OLD_READERS := 4.44 4.57
 
-.PHONY: install quickstart quickstart-base smollm2 test old-readers lint format clean
+.PHONY: install quickstart quickstart-base smollm2 test old-readers lint format docs figures clean
 .DEFAULT_GOAL := install
 
 install: .venv/.installed
@@ -78,5 +78,13 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The site, in site/ (opens from the disk): a broken link, a page in no menu or a docstring that cannot be read is an error.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# The figures of docs/concepts.md, computed by the package.
+figures: install
+	$(BIN)/python benchmarks/figures/concepts.py
+
 clean:
-	rm -rf runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf site runs .pytest_cache .mypy_cache .ruff_cache

@@ -8,8 +8,8 @@ from pathlib import Path
 def peak_resident() -> int:
     """Bytes that this process has had resident at most.
 
-    Linux hands ``ru_maxrss`` over from the process that started this one (a launcher, a notebook), so a child of a
-    large process would show that one's peak; ``VmHWM`` begins anew with each program.
+    Linux hands ``ru_maxrss`` over from the process that started this one (a launcher, a notebook), so a child of a big
+    process would show that one's peak; ``VmHWM`` begins anew with each program.
     """
     status = Path("/proc/self/status")
     if status.exists():

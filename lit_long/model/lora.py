@@ -51,7 +51,7 @@ def add_lora(model: Any, settings: LoraSettings) -> Any:
     names = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     if missing := sorted(set(settings.target_modules) - names):
         raise UserError(f"lora.target_modules: the model has no linear layer {missing}; it has {sorted(names)}")
-    seed = int(torch.randint(2**62, ()))
+    seed = int(torch.randint(2**62, (), device="cpu"))  # also where a model is made on the meta device
     wrapped = get_peft_model(
         model,
         LoraConfig(
