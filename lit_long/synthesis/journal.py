@@ -16,6 +16,8 @@ from lit_long.errors import UserError
 from lit_long.synthesis.config import Shard
 
 Record = dict[str, Any]
+FOLDER = ".journal"
+"""In the output folder."""
 DONE = ("accepted", "rejected", "skipped")  # outcomes that are not asked again; "failed" is
 
 
@@ -87,6 +89,22 @@ def begin(folder: Path, work: dict[str, Any], *, only_look: bool = False) -> Non
             f"{folder.parent}: was begun with other settings or documents: {'; '.join(found)}. To go on with it, use "
             f"those again; else choose another output (or remove {folder}, and with it what was made)"
         )
+
+
+def begun(folder: Path) -> dict[str, Any]:
+    """What :func:`begin` wrote there.
+
+    Raises:
+        UserError: nothing was begun there, or the file is damaged.
+    """
+    try:
+        work: dict[str, Any] = json.loads((folder / "work.json").read_text(encoding="utf-8"))
+        work["tokenizer"]
+    except FileNotFoundError as error:
+        raise UserError(f"{folder.parent}: no run of lit-long synthesize was begun there") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / 'work.json'}: damaged ({error}); remove {folder} to begin anew") from error
+    return work
 
 
 def journals(folder: Path) -> list[Path]:

@@ -57,6 +57,10 @@ def test_kill_and_go_on(config_file, server, tmp_path, capsys):
         with journal.open("ab") as file:
             file.write(b'{"key": "half a li')  # as a kill in the middle of a write leaves it
     before, asked = lines(journal), len(server.requests)
+    # what there is can be had without going on
+    assert main(["synthesize", "--config", str(config_file), "--report", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["outcomes"]["accepted"] == before == len(rows(tmp_path / "out"))
+    assert len(server.requests) == asked
     assert main(["synthesize", "--config", str(config_file), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert journal.read_bytes().startswith(kept)
