@@ -7,6 +7,7 @@ whole line counts, so no accepted pair is lost or made twice.
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -51,16 +52,27 @@ class Journal:
         return outcomes
 
     def append(self, record: Record) -> None:
-        """Write a line; it is on the disk when this returns."""
+        """Write a line; it is on the disk when this returns.
+
+        Raises:
+            UserError: it cannot be written, as on a full disk; the lines before it are kept.
+        """
         assert self._file is not None
-        self._file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            self._file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise UserError(
+                f"{self.path}: cannot be written ({error.strerror}). What was done before is kept: mend that (free "
+                f"space) and give the same command again"
+            ) from error
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; what could not be written is given up."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):
+                self._file.close()
 
 
 def begin(folder: Path, work: dict[str, Any], *, only_look: bool = False) -> None:

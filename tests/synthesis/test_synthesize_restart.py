@@ -1,5 +1,6 @@
 """A run that is killed at any moment, and the same command again."""
 
+import errno
 import json
 import os
 import signal
@@ -90,6 +91,23 @@ def test_other_settings_are_refused(make, many, server):
     changed.write_text(many.read_text().replace("doc-11", "doc-twelve"))
     with pytest.raises(UserError, match=r"many.jsonl changed"):
         synthesize(make(max_documents=2, path=changed))
+
+
+def test_a_full_disk_loses_the_question_at_hand(make, server, monkeypatch):
+    config, whole = make(max_documents=4, generator_concurrency=1), os.fsync
+    calls = []
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 4:  # one for opening, one a question
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        whole(descriptor)
+
+    monkeypatch.setattr("lit_long.synthesis.journal.os.fsync", full)
+    with pytest.raises(UserError, match="cannot be written \\(No space left on device\\)"):
+        synthesize(config)
+    monkeypatch.undo()
+    assert synthesize(config)["outcomes"]["accepted"] == 4
 
 
 def test_a_damaged_journal_is_named(make):
