@@ -20,7 +20,7 @@ from lit_long.data.schedule import LengthSchedule, Stage
 from lit_long.flops import megatron_run_flops
 
 SHORT, LENGTH = 256, 2048
-STEPS, TOKENS_PER_STEP = 100, 8_192  # recipes/scratch.yaml
+STEPS, TOKENS_PER_STEP = 60, 8_192  # recipes/scratch.yaml
 LAYERS, HIDDEN = 4, 128
 SWITCHES = {
     "2,048 always": 0.0,

@@ -1,4 +1,4 @@
-"""Does extension pay with more training? ABF on ten times the position study's tokens, and the honest control.
+"""Does extension pay with more training? ABF on five times the position study's tokens, and the honest control.
 
     python benchmarks/paper/longer.py --work runs/paper [--windows 8]
 
@@ -15,7 +15,7 @@ from arms import HERE, ROOT, Arm, sources, write_result
 from measure import measure, tabulate
 from positions import LENGTH, NATIVE, TOKENS_PER_STEP, train_base
 
-STEPS = 120
+STEPS = 60
 ARMS: dict[str, dict[str, Any]] = {
     "control": {
         "model.context_length": NATIVE,

@@ -12,7 +12,7 @@ from report_lengths import beyond, decay, plot_decay, plot_extrapolation, plot_p
 from report_longer import longer
 from report_positions import plot_positions, positions
 from report_runs import curriculum, data_mix, plot_curriculum
-from report_sft import plot_sft, sft
+from report_sft import sft
 from report_tables import IMAGES, RESULTS, ROOT
 
 Section = Callable[[dict[str, Any]], list[str]]
@@ -20,7 +20,7 @@ Plot = Callable[[dict[str, Any], Path], None]
 # result file -> what it is called where it is missing, its section, its plots
 STUDIES: dict[str, tuple[str, Section, dict[str, Plot]]] = {
     "positions": ("Positions (Table 5)", positions, {"positions": plot_positions}),
-    "longer": ("Ten times the tokens, with a control", longer, {}),
+    "longer": ("Five times the tokens, with a control", longer, {}),
     "beyond": (
         "First sentences, power law, extrapolation (Figs. 1, 5b, 9)",
         beyond,
@@ -28,11 +28,12 @@ STUDIES: dict[str, tuple[str, Section, dict[str, Plot]]] = {
     ),
     "data_mix": ("Data mixes (Table 7)", data_mix, {}),
     "curriculum": ("Curriculum (Tables 10, 11, Fig. 6)", curriculum, {"curriculum": plot_curriculum}),
-    "sft": ("Instruction tuning (Table 9)", sft, {"sft": plot_sft}),
+    "sft": ("Instruction tuning (Table 9)", sft, {}),
 }
 
 
-def main() -> None:
+def evidence() -> list[str]:
+    """The lines of docs/evidence.md."""
     lines = [
         "# Evidence",
         "",
@@ -43,16 +44,12 @@ def main() -> None:
         *decay(),
         "",
     ]
-    plot_decay(IMAGES / "evidence_decay.png")
-    for name, (title, section, plots) in STUDIES.items():
+    for name, (title, section, _) in STUDIES.items():
         file = RESULTS / f"paper_{name}.json"
-        if not file.exists():
+        if file.exists():
+            lines += [*section(json.loads(file.read_text())), ""]
+        else:
             lines += [f"## {title}", "", "Not run.", ""]
-            continue
-        result = json.loads(file.read_text())
-        lines += [*section(result), ""]
-        for image, plot in plots.items():
-            plot(result, IMAGES / f"evidence_{image}.png")
     lines += [
         "## Not run",
         "",
@@ -61,7 +58,16 @@ def main() -> None:
         "`recipes/ablations/`).",
         "",
     ]
-    (ROOT / "docs" / "evidence.md").write_text("\n".join(lines))
+    return lines
+
+
+def main() -> None:
+    plot_decay(IMAGES / "evidence_decay.png")
+    for name, (_, _, plots) in STUDIES.items():
+        file = RESULTS / f"paper_{name}.json"
+        for image, plot in plots.items() if file.exists() else ():
+            plot(json.loads(file.read_text()), IMAGES / f"evidence_{image}.png")
+    (ROOT / "docs" / "evidence.md").write_text("\n".join(evidence()))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ def longer(result: dict[str, Any]) -> list[str]:
     arms, native, length = result["arms"], result["native_length"], result["length"]
     windows, documents = count(arms)
     lines = [
-        "## Ten times the tokens, with a control",
+        "## Five times the tokens, with a control",
         "",
         f"ABF on {result['tokens']:,} tokens in {result['steps']} steps at {length:,}, and the same base continued at "
         f"its own {native} tokens on as many tokens of the same mixture: what further training alone gives. {windows} "
