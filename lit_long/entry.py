@@ -25,6 +25,7 @@ OWN = {
     "tokenizer-report": "lit_long.cli.tokenizer_report:COMMAND",
     "retrieve": "lit_long.cli.retrieve:COMMAND",
     "view": "lit_long.cli.view:COMMAND",
+    "rope": "lit_long.cli.rope:COMMAND",
     "plan": "lit_long.cli.plan:COMMAND",
     "check": "lit_long.cli.check:COMMAND",
     "evaluate": "lit_long.cli.evaluate:COMMAND",

@@ -1,6 +1,8 @@
 """Runs of a study: each is one ``lit-long fit`` in its own folder, skipped where done, resumed where not."""
 
 import json
+import os
+import platform
 import subprocess
 import sys
 import time
@@ -10,6 +12,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 @dataclass(frozen=True)
@@ -66,3 +69,16 @@ def release(checkpoint: str, output: Path) -> Path:
             [sys.executable, "-m", "lit_long.entry", *command], cwd=ROOT, check=True, stdout=subprocess.DEVNULL
         )
     return output
+
+
+def write_result(name: str, command: str, numbers: dict[str, Any]) -> None:
+    """``benchmarks/results/NAME.json``, with what was run where."""
+    import torch
+
+    about = {
+        "command": command,
+        "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}",
+        "versions": {"torch": torch.__version__, "python": platform.python_version()},
+    }
+    (RESULTS / f"{name}.json").write_text(json.dumps(about | numbers, indent=1) + "\n")
+    print(f"wrote {name}.json")

@@ -138,7 +138,10 @@ def _introduction(facts: CardFacts) -> str:
     base = f"`{facts.base_model}`" if facts.base_model else "A decoder"
     native, extended = rope["native_length"], rope["context_length"]
     how = f"trained at a context of {native:,} tokens"
-    if extended > native:
+    if _is_chat(facts.record):
+        how = f"tuned on conversations at a context of {extended:,} tokens"
+        how += f" (its base model: {native:,})" if extended > native else ""
+    elif extended > native:
         how = f"with its context extended from {native:,} to {extended:,} tokens by continual pretraining"
     lines = [
         f"# {_name(facts)}",
@@ -152,6 +155,11 @@ def _introduction(facts: CardFacts) -> str:
     if str(facts.licence.get("license", "")).startswith("llama"):
         lines += ["", "Built with Llama."]
     return "\n".join(lines)
+
+
+def _is_chat(record: Mapping[str, Any]) -> bool:
+    """Whether the run trained on conversations; only instruction data says what of the input counts."""
+    return (record.get("training") or {}).get("input_loss") is not None
 
 
 def _needs_code(facts: CardFacts) -> bool:
@@ -201,12 +209,12 @@ def _usage(facts: CardFacts) -> str:
     length = facts.record["rope"]["context_length"]
     comment = "  # this folder, or the id of its repository"
     if _needs_code(facts):
-        snippet = usage_snippet(".", comment=comment, custom_code=True)
+        snippet = usage_snippet(".", comment=comment, custom_code=True, chat=_is_chat(facts.record))
         return f"## Use\n\n```python\n{snippet}\n```\n\nIn bfloat16 or float32, not in float16."
     return f"""## Use
 
 ```python
-{usage_snippet(".", comment=comment)}
+{usage_snippet(".", comment=comment, chat=_is_chat(facts.record))}
 ```
 
 With vLLM, in this folder (state the length: some versions derive another from the RoPE settings):
@@ -216,16 +224,23 @@ vllm serve . --max-model-len {length}
 ```"""
 
 
-def usage_snippet(folder: str, *, comment: str = "", custom_code: bool = False) -> str:
-    """Python that loads a release and continues a text."""
+def usage_snippet(folder: str, *, comment: str = "", custom_code: bool = False, chat: bool = False) -> str:
+    """Python that loads a release and continues a text, or (``chat``) answers a question."""
     trust = ", trust_remote_code=True" if custom_code else ""
+    inputs, skipped = 'tokenizer("Once upon a time", return_tensors="pt")', ""
+    if chat:
+        inputs = """tokenizer.apply_chat_template(
+    [{"role": "user", "content": "DOCUMENT\\n\\nQuestion: What is it about?"}],
+    add_generation_prompt=True, return_dict=True, return_tensors="pt",
+)"""
+        skipped = '[inputs["input_ids"].shape[1] :]'
     return f"""from transformers import AutoModelForCausalLM, AutoTokenizer
 
 name = {json.dumps(folder)}{comment}
 tokenizer = AutoTokenizer.from_pretrained(name)
 model = AutoModelForCausalLM.from_pretrained(name, dtype="auto"{trust})
-inputs = tokenizer("Once upon a time", return_tensors="pt")
-print(tokenizer.decode(model.generate(**inputs, max_new_tokens=50)[0]))"""
+inputs = {inputs}
+print(tokenizer.decode(model.generate(**inputs, max_new_tokens=50)[0]{skipped}))"""
 
 
 def _training(facts: CardFacts) -> str:

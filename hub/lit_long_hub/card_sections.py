@@ -108,6 +108,11 @@ def limits(record: Mapping[str, Any], results: EvaluationResults) -> str:
             f"\n\nConfigured for {context:,} tokens, but trained on sequences of {trained:,} at most: what lies "
             "between is extrapolation."
         )
+    if training.get("input_loss") is not None:
+        return text + (
+            "\n\nThis run trained it to answer as in its conversations. Whether its answers are right, and what it "
+            "refuses, may have changed with it."
+        )
     return text + (
         "\n\nThis run trained it to continue text; what its base model learned of instructions or refusals may have "
         "changed."

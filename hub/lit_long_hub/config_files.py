@@ -120,13 +120,16 @@ def write_config(folder: Path, content: Mapping[str, Any]) -> str:
     return "config.json"
 
 
-def special_ids(config: Any, token_ids: Mapping[str, int | None]) -> dict[str, int | list[int]]:
+def special_ids(
+    config: Any, token_ids: Mapping[str, int | None], *, stop: int | None = None
+) -> dict[str, int | list[int]]:
     """The special token ids of a release, those that exist.
 
     Args:
         config: The transformers config, whose ids stand where the tokenizer has none. A list of several end tokens
             that contains the tokenizer's is kept, for chat models stop at each of them.
         token_ids: ``bos_token_id``, ``eos_token_id`` and ``pad_token_id`` of the tokenizer.
+        stop: token that answers end with in the chats that were trained on, an end token beside the others.
     """
     result: dict[str, int | list[int]] = {}
     for key, value in token_ids.items():
@@ -135,6 +138,10 @@ def special_ids(config: Any, token_ids: Mapping[str, int | None]) -> dict[str, i
             value = configured
         if value is not None:
             result[key] = value
+    ends = result.get("eos_token_id", [])
+    ends = ends if isinstance(ends, list) else [ends]
+    if stop is not None and stop not in ends:
+        result["eos_token_id"] = [*ends, stop] if ends else stop
     return result
 
 

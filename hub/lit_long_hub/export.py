@@ -26,7 +26,7 @@ from lit_long_hub.reference import make_prompts, measure_reference
 from lit_long_hub.release_files import hashes_of
 from lit_long_hub.report import copy_plots
 from lit_long_hub.resume import end_record, export_key, finished_files, start_record
-from lit_long_hub.tokenizer_files import load_tokenizer
+from lit_long_hub.tokenizer_files import load_trained
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def _verify(inputs: ReleaseInputs, output: Path, files: list[str], progress: Pro
     )
     progress("Measuring the training model", 1, 1)
     progress("Loading the folder in a fresh process", 0, 1)
-    expected = proof_reader.read_tokenizer(load_tokenizer(words.folder, words.source), TEXTS)
+    expected = proof_reader.read_tokenizer(load_trained(words), TEXTS)
     try:
         verification = prove(
             output,

@@ -1,7 +1,7 @@
 """Everything that a release is made from, read and checked before anything is written or sent."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +136,9 @@ def read_inputs(checkpoint: str | Path, options: ExportOptions) -> ReleaseInputs
     words = find_tokenizer(
         name, vocab_size=int(architecture.config.vocab_size), revision=revision if name == base else None
     )
-    token_ids = special_ids(architecture.config, words.token_ids)
+    training = source.record.get("training") or {}
+    words = replace(words, chat_template=training.get("chat_template"))
+    token_ids = special_ids(architecture.config, words.token_ids, stop=training.get("stop_token_id"))
     config = release_config(architecture, context_length=source.context_length, dtype=plan.dtype, token_ids=token_ids)
     return ReleaseInputs(
         source, architecture, weights, plan, licence, evaluation, words, token_ids, config, base, revision, options,

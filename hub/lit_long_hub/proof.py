@@ -2,7 +2,7 @@
 
 A fresh process loads the folder with plain transformers. Compared are the rotary frequencies (live against live, and
 against the float64 formula of older readers), the logits on prompts that reach past the native length, the
-tokenizer and the context length. It costs one float32 copy of the model in memory, and two
+tokenizer and the context length. It costs one copy of the model in memory, in the dtype of the release, and two
 forward passes over about 1,100 tokens.
 """
 

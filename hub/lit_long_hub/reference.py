@@ -14,7 +14,7 @@ import torch
 
 from lit_long.errors import UserError
 from lit_long_hub.architecture import Architecture
-from lit_long_hub.proof_reader import measure, rotary
+from lit_long_hub.proof_reader import computing_in_float32, measure, rotary
 from lit_long_hub.release_weights import ReleaseWeights
 
 PROMPT_SEED = 20230927
@@ -91,7 +91,9 @@ def measure_reference(
     prompts: list[dict[str, Any]],
     adapter: bool = False,
 ) -> Reference:
-    """Build the training model in float32 and measure it; it is freed before this returns.
+    """Build the training model and measure it; it is freed before this returns.
+
+    Without LoRA its weights are held in the release's dtype, else in float32 (4 bytes each) until they are merged.
 
     Args:
         architecture: Config and class of the model.
@@ -100,11 +102,10 @@ def measure_reference(
         prompts: See ``make_prompts``.
         adapter: Whether the adapter is released by itself: then its tensors alone are rounded, and nothing is merged.
     """
-    # In float32 already, so that transformers takes these tensors and makes no second set.
-    state = {stored: _as_float32(weights.start.read(name)) for stored, name in weights.start_names.items()}
-    model = architecture.model_class.from_pretrained(
-        None, config=architecture.config, state_dict=state, dtype=torch.float32
-    )
+    held = dtype if weights.lora is None else torch.float32
+    # In that dtype already, so that transformers takes these tensors and makes no second set.
+    state = {stored: _floating(weights.start.read(name), held) for stored, name in weights.start_names.items()}
+    model = architecture.model_class.from_pretrained(None, config=architecture.config, state_dict=state, dtype=held)
     del state
     inv_freq, scaling, _ = rotary(model)
     if weights.lora is not None:
@@ -115,8 +116,8 @@ def measure_reference(
         model = _with_adapter(model, trained, weights.lora, merge=dtype != torch.float32 and not adapter)
     if not adapter and dtype != torch.float32:
         for tensor in model.parameters():
-            tensor.data = tensor.data.to(dtype).float()
-    model = model.float().eval()
+            tensor.data = tensor.data.to(dtype)
+    model = computing_in_float32(model)
     losses: dict[str, torch.Tensor] = {}
     logits = measure(_scaling_by_position(model) if architecture.custom_code else model, prompts, losses=losses)
     return Reference(prompts, logits, inv_freq, scaling, dtype, losses)
@@ -138,8 +139,8 @@ def _scaling_by_position(model: Any) -> Callable[..., Any]:
     return forward
 
 
-def _as_float32(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor
+def _floating(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
 def _with_adapter(model: Any, adapter: Mapping[str, torch.Tensor], lora: Mapping[str, Any], *, merge: bool) -> Any:

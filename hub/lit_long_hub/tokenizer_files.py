@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from lit_long.errors import UserError
-from lit_long_hub.atomic_file import copy_file, write_json
+from lit_long_hub.atomic_file import copy_file, write_json, write_text
 from lit_long_hub.weights import model_file
 
 CONFIG_NAME = "tokenizer_config.json"
@@ -47,6 +47,9 @@ class TokenizerFiles:
 
     token_ids: dict[str, int | None]
     """``bos_token_id``, ``eos_token_id`` and ``pad_token_id``."""
+
+    chat_template: str | None = None
+    """The template that the run rendered its chats with, where it was not the tokenizer's own."""
 
 
 def find_tokenizer(source: str, *, vocab_size: int, revision: str | None = None) -> TokenizerFiles:
@@ -93,8 +96,19 @@ def write_tokenizer(tokenizer: TokenizerFiles, folder: Path, *, context_length: 
         with TemporaryDirectory() as scratch:
             load_tokenizer(tokenizer.folder, tokenizer.source).save_pretrained(scratch)
             names = _copy(Path(scratch), [name for name in TOKENIZER_FILES if Path(scratch, name).is_file()], folder)
-    _patch_config(folder, context_length)
+    if tokenizer.chat_template is not None:
+        write_text(folder / TEMPLATE_NAME, tokenizer.chat_template)
+        names.append(TEMPLATE_NAME)
+    _patch_config(folder, context_length, tokenizer.chat_template)
     return sorted({*names, CONFIG_NAME})
+
+
+def load_trained(tokenizer: TokenizerFiles) -> Any:
+    """The tokenizer as the run had it, for the proof."""
+    loaded = load_tokenizer(tokenizer.folder, tokenizer.source)
+    if tokenizer.chat_template is not None:
+        loaded.chat_template = tokenizer.chat_template
+    return loaded
 
 
 def load_tokenizer(folder: Path, name: str) -> Any:
@@ -111,7 +125,7 @@ def _copy(source: Path, names: list[str], folder: Path) -> list[str]:
     return [copy_file(source / name, folder / name).name for name in names]
 
 
-def _patch_config(folder: Path, context_length: int) -> None:
+def _patch_config(folder: Path, context_length: int, template: str | None) -> None:
     path = folder / CONFIG_NAME
     content = json.loads(path.read_text()) if path.is_file() else {}
     content = {key: value for key, value in content.items() if key not in _THIS_MACHINE}
@@ -119,8 +133,8 @@ def _patch_config(folder: Path, context_length: int) -> None:
         content["tokenizer_class"] = "PreTrainedTokenizerFast"
     if isinstance(content.get("extra_special_tokens"), list):
         content["additional_special_tokens"] = content.pop("extra_special_tokens")
-    template = folder / TEMPLATE_NAME
-    if template.is_file() and "chat_template" not in content:
-        content["chat_template"] = template.read_text()
+    file = folder / TEMPLATE_NAME
+    if template is not None or (file.is_file() and "chat_template" not in content):
+        content["chat_template"] = file.read_text(encoding="utf-8")
     content["model_max_length"] = context_length
     write_json(path, content)

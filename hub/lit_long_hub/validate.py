@@ -21,7 +21,7 @@ from lit_long_hub.weights import INDEX_NAME, SINGLE_NAME
 
 _PLACEHOLDERS = ("[more information needed]", "todo:", "tbd", "<placeholder>", "lorem ipsum")
 _LOCAL_PATH = re.compile(
-    r"(?<![\w.:/])(/(home|Users|root|tmp|mnt|data|scratch|workspace|work|var|opt)/[\w.-]+|[A-Z]:\\\\?[A-Za-z])"
+    r"(?<![\w.:/])(/(home|[Uu]sers|root|tmp|mnt|data|scratch|workspace|work|var|opt|srv|nfs|fsx|lustre|gpfs|shared|projects?|Volumes)/[\w.-]+|[A-Z]:\\\\?[A-Za-z])"
 )
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{30,}\b")
 _OWN_CODE = re.compile(r"(configuration|modeling)_\w+\.py")

@@ -17,7 +17,7 @@ from lit_long_hub.inputs import ReleaseInputs
 from lit_long_hub.proof import TEXTS, ExportMismatchError, LiveRotary, compare_positions
 from lit_long_hub.proof_kinds import WEIGHTS
 from lit_long_hub.second_reading import MERGE_TOLERANCE, MergeMismatchError, SecondReading
-from lit_long_hub.tokenizer_files import load_tokenizer
+from lit_long_hub.tokenizer_files import load_trained
 
 _PIECE = 16 * 2**20
 """Elements that are cast and compared at a time."""
@@ -151,7 +151,7 @@ def _prove_structure(inputs: ReleaseInputs, folder: Path) -> dict[str, Any]:
     ):
         if found != wanted:
             problems.append(f"{what} is {found} instead of {wanted}")
-    words = proof_reader.read_tokenizer(load_tokenizer(inputs.words.folder, inputs.words.source), TEXTS)
+    words = proof_reader.read_tokenizer(load_trained(inputs.words), TEXTS)
     for key, expected in (words | {"model_max_length": length}).items():
         if reading["tokenizer"][key] != expected:
             problems.append(f"the tokenizer's {key} differs from the one that was trained with")

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_long.callbacks.resident import peak_resident
+from lit_long.callbacks.resident import peak_resident, resident
 from lit_long.errors import UserError
 from lit_long.flops import causal_pairs
 from lit_long.hardware import Device, find_device
@@ -20,8 +20,8 @@ class PlanReport(Callback):
 
     Memory is predicted by what levers are chosen by (:func:`lit_long.model.memory.estimate`), time by
     :mod:`lit_long.planner.speed` for the documents that were there, as in ``lit-long plan``. Measured: what PyTorch
-    allocated on a GPU; else what the process has grown by since before the model was built, with the C library's
-    fragments and threads in it, so some per cent more.
+    allocated on a GPU; else the weights and what the process has grown by since training began, with the C library's
+    fragments, threads and lazy imports in it, so up to some hundred MB more.
 
     Args:
         device: name in the table of devices, or ``cpu`` (measured, some seconds), to predict time for; default: the GPU
@@ -39,9 +39,9 @@ class PlanReport(Callback):
         self._said = False
         self._work: list[tuple[Any, int]] = []  # (query, key) pairs and tokens of this rank's micro-batches
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Note what the process has before there is a model."""
-        self._before = peak_resident()
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note what the process has beside the model."""
+        self._before = resident() - _weights(pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -75,7 +75,7 @@ class PlanReport(Callback):
         if module.device.type == "cuda":
             measured, what = torch.cuda.max_memory_allocated(module.device), "allocated by PyTorch"
         else:
-            measured, what = peak_resident() - self._before, "grown by this process"
+            measured, what = peak_resident() - self._before, "weights, and what this process grew by"
         if measured <= 0:  # a process that has been larger before
             return None
         return (
@@ -127,6 +127,15 @@ class PlanReport(Callback):
 def _facts(module: Any) -> tuple[Any, Any]:
     facts = getattr(module, "run_facts", None)
     return (None if facts is None else facts()), getattr(module, "built", None)
+
+
+def _weights(module: torch.nn.Module) -> int:
+    """Bytes of parameters and buffers on this rank; shared storages count once."""
+    found = {}
+    for tensor in [*module.parameters(), *module.buffers()]:
+        local = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+        found[local.untyped_storage().data_ptr()] = local.untyped_storage().nbytes()
+    return sum(found.values())
 
 
 def _now(device: torch.device) -> float:

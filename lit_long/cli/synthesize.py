@@ -19,7 +19,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--output", help="folder to write", default=SUPPRESS)
     parser.add_argument("--shard", metavar="I/N", help="this process's share of the documents: 0/16 to 15/16")
     parser.add_argument("--max-documents", type=int, metavar="N", help="use the first N documents", default=SUPPRESS)
-    parser.add_argument("--report", action="store_true", help="do not ask; write the report of the shards there are")
+    parser.add_argument(
+        "--report", action="store_true", help="do not ask; write the pairs and the report of what there is"
+    )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
@@ -32,9 +34,11 @@ def run(args: Namespace) -> int:
 
     config = _config(args)
     if args.report:
+        from lit_long.synthesis.output import write_all_pairs
         from lit_long.synthesis.report import write_report
 
-        report = write_report(config)
+        files = write_all_pairs(config)
+        report = write_report(config) | {"output": str(files[0].parent) if files else None}
     else:
         from lit_long.synthesis import synthesize
 
@@ -42,7 +46,11 @@ def run(args: Namespace) -> int:
             with shown() as progress:
                 report = synthesize(config, progress)
         except KeyboardInterrupt:
-            print("lit-long: what is done is kept; the same command goes on from there", file=sys.stderr)
+            print(
+                "lit-long: what is done is kept; the same command goes on from there, and with --report it writes the "
+                "pairs that there are",
+                file=sys.stderr,
+            )
             raise
     print(json.dumps(report, indent=2, ensure_ascii=False) if args.json else _summary(report, config.output))
     return 0

@@ -39,6 +39,10 @@ class GivenUpError(Exception):
     """No reply after all tries; the document's question is asked again by the next run."""
 
 
+class RefusedError(GivenUpError):
+    """The generator refuses this request: the settings are wrong, or (a filter, a bug) only this text is."""
+
+
 class PromptTooLongError(Exception):
     """The generator refuses this prompt as too long."""
 
@@ -50,7 +54,7 @@ class Client(Protocol):
         """The reply to a request; what it cost is added to ``usage``.
 
         Raises:
-            GivenUpError: none, after all tries.
+            GivenUpError: none, after all tries; RefusedError: no try can help.
             PromptTooLongError: the prompt does not fit.
             UserError: the generator will never answer: unknown model, refused key.
         """

@@ -7,6 +7,7 @@ whole line counts, so no accepted pair is lost or made twice.
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +17,8 @@ from lit_long.errors import UserError
 from lit_long.synthesis.config import Shard
 
 Record = dict[str, Any]
+FOLDER = ".journal"
+"""In the output folder."""
 DONE = ("accepted", "rejected", "skipped")  # outcomes that are not asked again; "failed" is
 
 
@@ -49,16 +52,27 @@ class Journal:
         return outcomes
 
     def append(self, record: Record) -> None:
-        """Write a line; it is on the disk when this returns."""
+        """Write a line; it is on the disk when this returns.
+
+        Raises:
+            UserError: it cannot be written, as on a full disk; the lines before it are kept.
+        """
         assert self._file is not None
-        self._file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            self._file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise UserError(
+                f"{self.path}: cannot be written ({error.strerror}). What was done before is kept: mend that (free "
+                f"space) and give the same command again"
+            ) from error
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; what could not be written is given up."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):
+                self._file.close()
 
 
 def begin(folder: Path, work: dict[str, Any], *, only_look: bool = False) -> None:
@@ -87,6 +101,22 @@ def begin(folder: Path, work: dict[str, Any], *, only_look: bool = False) -> Non
             f"{folder.parent}: was begun with other settings or documents: {'; '.join(found)}. To go on with it, use "
             f"those again; else choose another output (or remove {folder}, and with it what was made)"
         )
+
+
+def begun(folder: Path) -> dict[str, Any]:
+    """What :func:`begin` wrote there.
+
+    Raises:
+        UserError: nothing was begun there, or the file is damaged.
+    """
+    try:
+        work: dict[str, Any] = json.loads((folder / "work.json").read_text(encoding="utf-8"))
+        work["tokenizer"]
+    except FileNotFoundError as error:
+        raise UserError(f"{folder.parent}: no run of lit-long synthesize was begun there") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / 'work.json'}: damaged ({error}); remove {folder} to begin anew") from error
+    return work
 
 
 def journals(folder: Path) -> list[Path]:

@@ -7,12 +7,13 @@ a split, so that the report beside them is not taken for data.
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lit_long.synthesis import prompts
 from lit_long.synthesis.config import Shard, SynthesizeConfig
-from lit_long.synthesis.journal import Record, read
+from lit_long.synthesis.journal import FOLDER, Record, begun, journals, read
 
 _BATCH_ROWS = 64
 
@@ -40,6 +41,25 @@ def write_pairs(journal: Path, config: SynthesizeConfig, tokenizer: str) -> Path
     _write_jsonl(unfinished, rows) if config.format == "jsonl" else _write_parquet(unfinished, rows)
     os.replace(unfinished, file)
     return file
+
+
+def write_all_pairs(config: SynthesizeConfig) -> list[Path]:
+    """The pairs that all journals in the output folder hold so far, whether or not their runs came to an end.
+
+    Args:
+        config: of the runs; its shard does not matter.
+
+    Raises:
+        UserError: no run was begun there.
+    """
+    folder = Path(config.output) / FOLDER
+    files = []
+    tokenizer = begun(folder)["tokenizer"]
+    for journal in journals(folder):
+        index, _, count = journal.stem.partition("-of-")
+        shard = Shard(index=int(index), count=int(count))
+        files.append(write_pairs(journal, replace(config, shard=shard), tokenizer))
+    return [file for file in files if file is not None]
 
 
 def row(record: Record, config: SynthesizeConfig, tokenizer: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from lit_long.data.sources import Document
 from lit_long.errors import UserError
 from lit_long.synthesis import prompts
-from lit_long.synthesis.client import Client, GivenUpError, PromptTooLongError, Request, Usage
+from lit_long.synthesis.client import Client, GivenUpError, PromptTooLongError, RefusedError, Request, Usage
 from lit_long.synthesis.config import Kind, SynthesizeConfig
 from lit_long.synthesis.draw import Draw, draw
 from lit_long.synthesis.instance import Instance, Wording, fit
@@ -94,6 +94,7 @@ class Pipeline:
             record |= {"outcome": "rejected", "reason": "prompt_too_long"}
         except GivenUpError as error:
             record |= {"outcome": "failed", "reason": str(error)}
+            detail["request_refused"] = isinstance(error, RefusedError)
         return record | {"usage": asdict(usage), "detail": detail}
 
     async def _pair(self, question: Question, drawn: Draw, detail: dict[str, Any], usage: Usage) -> Any:

@@ -31,6 +31,11 @@ class Progress:
     bad_rows: Counter[str] = field(default_factory=Counter)
     skipped_files: Counter[str] = field(default_factory=Counter)
 
+    @property
+    def answered(self) -> bool:
+        """Whether the generator ever answered, in this run or an earlier one: so the settings are right."""
+        return bool(self.accepted_before or self.accepted or self.rejected)
+
     def take(self, record: Mapping[str, Any], retries: Mapping[str, int]) -> None:
         """Count a question's outcome (a journal's record)."""
         outcome, reason = record["outcome"], record["reason"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from lit_long.data.corpus_writer import write_json
 from lit_long.synthesis.config import SynthesizeConfig
-from lit_long.synthesis.journal import Record, journals, read
+from lit_long.synthesis.journal import FOLDER, Record, journals, read
 from lit_long.synthesis.progress import Progress
 from lit_long.synthesis.replies import REASONS
 from lit_long.synthesis.report_text import markdown
@@ -29,7 +29,7 @@ def write_report(config: SynthesizeConfig, progress: Progress | None = None) -> 
     output = Path(config.output)
     report = count(_records(output))
     report["generator"], report["target_length"] = config.generator_name, config.target_length
-    report["shards"] = {"count": config.shard.count, "found": len(journals(output / ".journal"))}
+    report["shards"] = {"count": config.shard.count, "found": len(journals(output / FOLDER))}
     if progress is not None:
         report["this_run"] = {
             "shard": config.shard.index,
@@ -94,7 +94,7 @@ def count(records: Iterable[Record]) -> dict[str, Any]:
 
 
 def _records(output: Path) -> Iterable[Record]:
-    for path in journals(output / ".journal"):
+    for path in journals(output / FOLDER):
         for _, record in read(path):
             yield record
 

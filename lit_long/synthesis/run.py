@@ -16,7 +16,7 @@ from lit_long.synthesis import prompts
 from lit_long.synthesis.client import Client
 from lit_long.synthesis.config import Local, Server, SynthesizeConfig
 from lit_long.synthesis.draw import chosen, owns
-from lit_long.synthesis.journal import DONE, Journal, begin
+from lit_long.synthesis.journal import DONE, FOLDER, Journal, begin
 from lit_long.synthesis.output import write_pairs
 from lit_long.synthesis.pipeline import Pipeline, Question
 from lit_long.synthesis.progress import Progress
@@ -27,7 +27,6 @@ _ITEM_BYTES = 8 << 20
 _ESTIMATE = 1.25  # tokens of an unknown tokenizer per token of the one that is known
 _UNKEYED = ("base_url", "api_key_env", "timeout", "tries", "backoff", "concurrency", "requests_per_minute",
             "tokens_per_minute", "device")  # fmt: skip
-JOURNAL = ".journal"
 
 
 def synthesize(
@@ -48,7 +47,7 @@ def synthesize(
         UserError: settings, documents or a generator that cannot be used; the work so far is kept.
     """
     trained, fingerprint = _trained(config)
-    folder = Path(config.output) / JOURNAL
+    folder = Path(config.output) / FOLDER
     work = _work(config, fingerprint)
     begin(folder, work, only_look=True)  # before a generator is loaded for nothing
     own = client or _client(config)
@@ -147,6 +146,8 @@ async def _run(
             state.in_work -= 1
             state.take(record, getattr(client, "retries", {}))
             progress(state)
+            if record["detail"].get("request_refused") and not state.answered:
+                raise UserError(f"{record['reason']}; check sampling and extra_body")
             in_a_row = in_a_row + 1 if record["outcome"] == "failed" else 0
             if in_a_row >= config.max_failures:
                 raise UserError(

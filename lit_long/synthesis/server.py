@@ -8,13 +8,15 @@ import asyncio
 import json
 import os
 import random
+import re
 from collections import Counter
 from typing import Any
 
 from lit_long.errors import UserError
-from lit_long.synthesis.client import GivenUpError, PromptTooLongError, Reply, Request, Usage
+from lit_long.synthesis.client import GivenUpError, PromptTooLongError, RefusedError, Reply, Request, Usage
 from lit_long.synthesis.config import Server
 from lit_long.synthesis.pace import Pace
+from lit_long.synthesis.replies import RejectedError
 
 _LONGEST_BACKOFF = 60.0
 _LONGEST_WAIT = 600.0  # of a Retry-After; beyond it the server counts as away
@@ -50,6 +52,7 @@ class ServerClient:
                     "there"
                 )
         self._client = AsyncOpenAI(api_key=self._key, base_url=config.base_url, max_retries=0, timeout=config.timeout)
+        self._place = re.sub(r"//[^/@]*@", "//", config.base_url)  # without a user and password
         self._requests, self._tokens = Pace(config.requests_per_minute), Pace(config.tokens_per_minute)
         self.retries: Counter[str] = Counter()
 
@@ -109,15 +112,13 @@ class ServerClient:
     def _status(self, error: Any) -> Exception:
         code, text = error.status_code, self._hidden(_first_line(error))
         if code in _NEVER:
-            return UserError(
-                f"generator {self._config.base_url}: {_NEVER[code]} ({text}); check base_url, model and api_key_env"
-            )
+            return UserError(f"generator {self._place}: {_NEVER[code]} ({text}); check base_url, model and api_key_env")
         if code in (400, 413, 422):
             if any(sign in str(error).lower() for sign in _TOO_LONG):
                 return PromptTooLongError(text)
-            return UserError(
-                f"generator {self._config.base_url}: the request was refused ({text}); check sampling and extra_body"
-            )
+            if "content_filter" in f"{error.code} {error}":
+                return RejectedError("refused")
+            return RefusedError(f"generator {self._place}: the request was refused ({text})")
         cause = "rate limit" if code == 429 else f"status {code}"
         return _RetryError(cause, text, _retry_after(error.response.headers))
 

@@ -176,3 +176,32 @@ def test_the_loss_by_position_is_compared_and_kept(make_checkpoint, tmp_path):
     for row in rows:
         assert abs(row["training_model"] - row["release"]) < 1e-4
         assert row["training_model"] > 1
+
+
+@pytest.mark.parametrize(
+    ("family", "tied"),
+    [("llama", True), ("qwen3", False), ("smollm3", True), ("granite", True), ("phi3", False), ("gemma2", True)],
+)
+def test_half_the_memory_gives_the_same_numbers(family, tied):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    shape = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "head_dim": 8}
+    shape |= {"num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0, "tie_word_embeddings": tied}
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **shape), dtype=torch.bfloat16).eval()
+    prompts = make_prompts(vocab_size=64, native_length=16, context_length=48)
+    sizes = []
+
+    class Widest(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            sizes.append(sum(p.numel() * p.element_size() for p in model.parameters()))
+            return function(*args, **(kwargs or {}))
+
+    with Widest():
+        found = proof_reader.measure(proof_reader.computing_in_float32(model), prompts)
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    total = sum(p.numel() for p in model.parameters())
+    largest = max(sum(p.numel() for p in m.parameters(recurse=False)) for m in model.modules())
+    assert 2 * total < max(sizes) <= 2 * total + 2 * largest
+    expected = proof_reader.measure(model.float(), prompts)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)

@@ -1,6 +1,7 @@
 """Publishing: one commit, exact bytes, nobody's change undone, and a re-run that finishes the job."""
 
 import json
+import shutil
 
 import pytest
 from release_folder import contents, edit_json, remote_contents
@@ -211,6 +212,32 @@ def _refusals():
     def length(folder):
         edit_json(folder / "tokenizer_config.json", model_max_length=64)
 
+    def positions(folder, **changes):
+        rope = json.loads((folder / "config.json").read_text())["rope_parameters"]
+        rope = {key: value for key, value in (rope | changes).items() if value is not None}
+        edit_json(folder / "config.json", rope_parameters=rope)
+
+    def no_theta(folder):
+        positions(folder, rope_theta=None)
+
+    def no_original_length(folder):
+        positions(folder, rope_type="yarn", factor=4.0)
+
+    def other_yarn(folder):
+        positions(folder, rope_type="yarn", factor=4.0, original_max_position_embeddings=100)
+
+    def no_positions(folder):
+        edit_json(folder / "config.json", rope_parameters=None)
+
+    def new_tokenizer(folder):
+        edit_json(folder / "tokenizer_config.json", tokenizer_class="TokenizersBackend")
+
+    def stray(folder):
+        shutil.copy(sorted(folder.glob("model-*.safetensors"))[0], folder / "model-00001-of-00099.safetensors")
+
+    def cluster(folder):
+        edit_json(folder / "lit_long.json", base="/fsx/customer/base")
+
     def placeholder(folder):
         card = folder / "README.md"
         card.write_text(card.read_text() + "\n[More Information Needed]\n")
@@ -226,6 +253,13 @@ def _refusals():
         (language, "no ISO 639 code"),
         (length, "model_max_length is 64"),
         (placeholder, "placeholder"),
+        (no_theta, "lack rope_theta, readers would take 10,000"),
+        (no_original_length, "yarn needs original_max_position_embeddings"),
+        (other_yarn, "yarn implies a context of 400"),
+        (no_positions, "rope_parameters are missing"),
+        (new_tokenizer, "TokenizersBackend does not load in transformers 4"),
+        (stray, "belongs to no index"),
+        (cluster, "names a place on a machine"),
     ]
 
 

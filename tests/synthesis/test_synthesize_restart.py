@@ -1,5 +1,6 @@
 """A run that is killed at any moment, and the same command again."""
 
+import errno
 import json
 import os
 import signal
@@ -57,6 +58,10 @@ def test_kill_and_go_on(config_file, server, tmp_path, capsys):
         with journal.open("ab") as file:
             file.write(b'{"key": "half a li')  # as a kill in the middle of a write leaves it
     before, asked = lines(journal), len(server.requests)
+    # what there is can be had without going on
+    assert main(["synthesize", "--config", str(config_file), "--report", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["outcomes"]["accepted"] == before == len(rows(tmp_path / "out"))
+    assert len(server.requests) == asked
     assert main(["synthesize", "--config", str(config_file), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert journal.read_bytes().startswith(kept)
@@ -86,6 +91,23 @@ def test_other_settings_are_refused(make, many, server):
     changed.write_text(many.read_text().replace("doc-11", "doc-twelve"))
     with pytest.raises(UserError, match=r"many.jsonl changed"):
         synthesize(make(max_documents=2, path=changed))
+
+
+def test_a_full_disk_loses_the_question_at_hand(make, server, monkeypatch):
+    config, whole = make(max_documents=4, generator_concurrency=1), os.fsync
+    calls = []
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 4:  # one for opening, one a question
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        whole(descriptor)
+
+    monkeypatch.setattr("lit_long.synthesis.journal.os.fsync", full)
+    with pytest.raises(UserError, match="cannot be written \\(No space left on device\\)"):
+        synthesize(config)
+    monkeypatch.undo()
+    assert synthesize(config)["outcomes"]["accepted"] == 4
 
 
 def test_a_damaged_journal_is_named(make):

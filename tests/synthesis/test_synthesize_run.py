@@ -167,6 +167,31 @@ def test_what_no_retry_can_mend_ends_the_run_at_once(make, server, monkeypatch, 
     assert not any("sk-secret" in file.read_text() for file in Path(config.output).rglob("*") if file.is_file())
 
 
+def test_one_text_that_is_refused_does_not_stop_the_others(make, server, capsys):
+    def answer(prompt, number):
+        if "<verdict>" not in prompt and number == 2:
+            return 400, {}, {"error": {"message": "invalid byte in the prompt"}}
+        if "<verdict>" not in prompt and number == 4:
+            return 400, {}, {"error": {"message": "stopped", "code": "content_filter"}}
+        return good(prompt)
+
+    server.answer = answer
+    config = make(generator_concurrency=1, checks=Checks(critique=False))
+    report = synthesize(config)
+    assert report["outcomes"] == {"accepted": 10, "rejected": 1, "failed": 1, "skipped": 0}
+    assert report["rejected"] == {"refused": 1}
+    # the first question of the next run is the one that was refused: earlier answers say that the settings are right
+    server.answer = lambda prompt, number: (400, {}, {"error": {"message": "invalid byte in the prompt"}})
+    assert synthesize(config)["outcomes"]["failed"] == 1
+
+
+def test_a_password_in_the_address_is_not_shown(make, server):
+    server.answer = lambda prompt, number: (404, {}, {"error": {"message": "no such model"}})
+    with pytest.raises(UserError, match="the address or the model") as error:
+        synthesize(make(generator_base_url=server.url.replace("//", "//me:secret@")))
+    assert "secret" not in str(error.value)
+
+
 def test_another_servers_key_is_not_sent(make, server, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-somebody-else")
     synthesize(make(max_documents=1))

@@ -150,6 +150,8 @@ class ChatFormat:
         for number, message in enumerate(messages):
             if message["role"] != "assistant":
                 continue
+            if number == 0:
+                raise BadExampleError("message 0 is the assistant's, and no template says what it answers to")
             before = self.render(messages[:number], tools=tools, generate=True)
             if not text.startswith(before):
                 raise BadExampleError(
@@ -157,10 +159,19 @@ class ChatFormat:
                     f"conversation; give a template with {{% generation %}} marks"
                 )
             end = text.find(self.stop, len(before))
-            if end < 0:
+            # A turn that ends with another token (Llama 3.1's <|eom_id|>) must not reach into the message behind it.
+            if end < 0 or end >= self._behind(messages[: number + 1], tools, text):
                 raise BadExampleError(f"message {number} is rendered without the stop token {self.stop!r}")
             turns.append((len(before), end + len(self.stop)))
         return turns
+
+    def _behind(self, messages: Sequence[Message], tools: Any, text: str) -> int:
+        """Where the last of these messages ends in the whole text; that text's length where it cannot be told."""
+        try:
+            alone = self.render(messages, tools=tools)
+        except BadExampleError:  # such as a template that wants a tool's answer behind every call
+            return len(text)
+        return len(alone) if text.startswith(alone) else len(text)
 
     def _marked(self, messages: Sequence[Message], tools: Any, ids: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
         encoded = self.tokenizer.apply_chat_template(

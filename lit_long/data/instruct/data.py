@@ -253,7 +253,11 @@ class InstructData(PlannedData):
 
     def describe(self) -> dict[str, Any]:
         """Plain facts about the data for the checkpoint and the model card."""
-        about = super().describe()
+        about, form = super().describe(), self.form()
+        if self.chat_template is not None:
+            about["chat_template"] = form.template
+        if form.stop:
+            about["stop_token_id"] = int(form.tokenizer.convert_tokens_to_ids(form.stop))
         return about | {
             "input_loss": self.input_loss,
             "input_loss_weight": self.input_loss_weight,

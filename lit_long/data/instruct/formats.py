@@ -83,10 +83,23 @@ def _list(value: Any, role: str, content: str) -> list[dict[str, Any]]:
         text = item.get(content, item.get("content", item.get("value")))
         message: dict[str, Any] = {"role": _ROLES[name.lower()], "content": _text(text, number)}
         if calls := _json(item.get("tool_calls")):
-            message["tool_calls"] = calls
+            message["tool_calls"] = _parsed_arguments(calls)
         message |= {key: item[key] for key in ("name", "tool_call_id", "reasoning_content") if item.get(key)}
         messages.append(message)
     return messages
+
+
+def _parsed_arguments(calls: Any) -> Any:
+    """Calls with arguments as values: chat APIs write JSON texts, which a template would quote a second time."""
+    if not isinstance(calls, (list, tuple)):
+        raise BadExampleError(f"tool_calls is a list of calls, found {type(calls).__name__}")
+    found = []
+    for call in calls:
+        function = call.get("function") if isinstance(call, Mapping) else None
+        if isinstance(function, Mapping) and isinstance(function.get("arguments"), str):
+            call = {**call, "function": {**function, "arguments": _json(function["arguments"])}}
+        found.append(call)
+    return found
 
 
 def _text(content: Any, number: int) -> Any:
@@ -108,4 +121,4 @@ def _json(value: Any) -> Any:
     try:
         return json.loads(value)
     except ValueError as error:
-        raise BadExampleError(f"tools or tool_calls are no JSON: {error}") from error
+        raise BadExampleError(f"tools, tool_calls or their arguments are no JSON: {error}") from error

@@ -54,6 +54,8 @@ def _cut_middle(chat: Chat, messages: Sequence[Message], limit: int) -> Chat:
             f"{len(chat.ids):,} tokens, {limit:,} fit, and its longest text has only {stop - first:,} to cut from"
         )
     cut = first + (stop - first - surplus) // 2
+    if chat.assistant[cut : cut + surplus].any():
+        raise TooLongError(f"{len(chat.ids):,} tokens, {limit:,} fit, and an answer repeats the longest text before it")
     keep = np.r_[0:cut, cut + surplus : len(chat.ids)]
     return Chat(chat.text, chat.ids[keep], chat.assistant[keep], chat.starts[keep])
 

@@ -1,12 +1,11 @@
 """Reads the rows of a chat dataset, each with its place: JSON lines, JSON, parquet, or a Hub dataset."""
 
-import gzip
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lit_long.data.sources.streams import cannot_read, unpacked
 from lit_long.errors import UserError
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".parquet")
@@ -19,13 +18,18 @@ def read_rows(
     """(place, row) of a file, of all files of a folder by name, or of ``hub:org/name``.
 
     Raises:
-        UserError: nothing there, a file of another kind, or a line that is no JSON object.
+        UserError: nothing there, a file of another kind, damaged or cut short, or a line that is no JSON object.
     """
     if path.startswith("hub:"):
         yield from _hub(path.removeprefix("hub:"), subset, split, revision)
         return
+    from pyarrow import ArrowException
+
     for file in files_of(path):
-        yield from _parquet(file) if file.suffix == ".parquet" else _json(file)
+        try:
+            yield from _parquet(file) if file.suffix == ".parquet" else _json(file)
+        except (OSError, ArrowException) as error:
+            raise cannot_read(file, error) from error
 
 
 def files_of(path: str) -> list[Path]:
@@ -49,29 +53,30 @@ def files_of(path: str) -> list[Path]:
 
 def _json(file: Path) -> Iterator[Row]:
     if file.suffix == ".json":
-        content = _parsed(file.read_text(encoding="utf-8"), str(file))
+        content = _parsed(file.read_bytes(), str(file))
         if not isinstance(content, list):
             raise UserError(f"{file}: a .json file holds a list of rows, found {type(content).__name__}")
         for number, row in enumerate(content):
             yield f"{file}[{number}]", _object(row, f"{file}[{number}]")
         return
-    with _lines(file) as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                yield f"{file}:{number}", _object(_parsed(line, f"{file}:{number}"), f"{file}:{number}")
+    for number, line in enumerate(_lines(file), start=1):
+        if line.strip():
+            yield f"{file}:{number}", _object(_parsed(line, f"{file}:{number}"), f"{file}:{number}")
 
 
-def _lines(file: Path) -> io.TextIOBase:
-    if file.suffix == ".gz":
-        return gzip.open(file, "rt", encoding="utf-8")
-    if file.suffix == ".zst":
-        import zstandard
+def _lines(file: Path) -> Iterator[bytes]:
+    if file.suffix not in (".gz", ".zst"):
+        with file.open("rb") as stream:
+            yield from stream
+        return
+    rest = b""
+    for chunk in unpacked(file):
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from whole
+    yield rest
 
-        return io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(file.open("rb")), encoding="utf-8")
-    return file.open(encoding="utf-8")
 
-
-def _parsed(text: str, place: str) -> Any:
+def _parsed(text: bytes, place: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:

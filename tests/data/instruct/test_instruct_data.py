@@ -5,6 +5,8 @@ import shutil
 
 import pytest
 import torch
+from chat_templates import CHATML
+from transformers import AutoTokenizer
 
 from lit_long.data import InstructData, InstructSource
 from lit_long.data.instruct.batch import weighted_batch
@@ -124,12 +126,18 @@ def test_the_loss_asked_for_is_the_one_trained_on(plain, chats, chat_model, tmp_
 
 
 def test_resumed_is_the_run_that_was_not_stopped(plain, chats, chat_model, tmp_path):
-    data = maker(chats, tmp_path / "cache", input_loss="long", loss_weighting="sqrt")
+    template = tmp_path / "chat.jinja"
+    template.write_text(CHATML)
+    data = maker(chats, tmp_path / "cache", input_loss="long", loss_weighting="sqrt", chat_template=str(template))
     fit(None, chat_model, tmp_path / "run", data=data, steps=2, length=LENGTH, save_every=2, stop=2)
     last = str(tmp_path / "run" / "checkpoints" / "last.ckpt")
     fit(None, chat_model, tmp_path / "run", data=data, steps=3, length=LENGTH, ckpt=last)
     found = lines(tmp_path / "run", *TRAINED)
     assert found[2] == plain[2]
+    # what a release must render and stop with, the base model's tokenizer not being enough
+    training = torch.load(last, weights_only=True)["lit_long"]["training"]
+    assert training["chat_template"] == CHATML
+    assert training["stop_token_id"] == AutoTokenizer.from_pretrained(chat_model).convert_tokens_to_ids("<|im_end|>")
     other = maker(chats, tmp_path / "cache", seed=1)
     with pytest.raises(UserError, match="trained on another data order"):
         fit(None, chat_model, tmp_path / "other", data=other, steps=3, length=LENGTH, ckpt=last)

@@ -1,0 +1,37 @@
+"""Evidence: the longer run and its control."""
+
+from typing import Any
+
+from report_tables import SOURCES, count, made_by, says, signed, table
+
+
+def longer(result: dict[str, Any]) -> list[str]:
+    """The section of the longer run."""
+    arms, native, length = result["arms"], result["native_length"], result["length"]
+    windows, documents = count(arms)
+    lines = [
+        "## Ten times the tokens, with a control",
+        "",
+        f"ABF on {result['tokens']:,} tokens in {result['steps']} steps at {length:,}, and the same base continued at "
+        f"its own {native} tokens on as many tokens of the same mixture: what further training alone gives. {windows} "
+        f"windows of {length:,} tokens from {documents} documents.",
+        "",
+    ]
+    rows = []
+    for name, arm in arms.items():
+        cells = [f"{arm[source]['loss']['mean']:.3f}" for source in SOURCES]
+        contexts = {int(c): v for source in SOURCES for c, v in arm[source]["contexts"].items()}
+        means = {c: sum(arm[source]["contexts"][str(c)] for source in SOURCES) / len(SOURCES) for c in contexts}
+        cells += [f"{means[c]:.3f}" for c in sorted(means)]
+        rows.append([name, *cells])
+    head = ["", *(f"{source}, all positions" for source in SOURCES)]
+    head += [f"last tokens from {c:,}" for c in sorted(int(c) for c in arms["ABF"]["books"]["contexts"])]
+    lines += table(head, rows)
+    base, own = arms["ABF"]["all"]["full_minus_base_best"], arms["ABF"]["all"]["full_minus_own_best"]
+    lines += [
+        "",
+        f"The extended model with the whole window, minus the control's best truncation: {signed(base)} "
+        f"({says(base)}); minus its own best truncation: {signed(own)} ({says(own)}). Below 0, the long context pays.",
+        "",
+    ]
+    return [*lines, made_by(result, result["training_seconds"])]
