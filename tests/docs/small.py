@@ -12,16 +12,16 @@ ANYWHERE = {
 }
 WORDS = {
     "docs/plugin.md": {
-        "max_steps=10": "max_steps=2, accelerator='cpu', enable_progress_bar=False, default_root_dir='runs'",
+        "max_steps=10": "max_steps=1, accelerator='cpu', enable_progress_bar=False, default_root_dir='runs'",
         "devices=8": "devices=1",
         "context_parallel_size=8": "context_parallel_size=1",
-        "8192": "512",
-        "32_768": "1024",
-        "2048": "256",
-        "every_n_steps=5": "every_n_steps=2",
-        "native_length=512": "native_length=64",
+        "8192": "256",
+        "32_768": "512",
+        "2048": "128",
+        "every_n_steps=5": "every_n_steps=1",
+        "native_length=256": "native_length=64",
         # the release at the end has tests of its own: tests/release/test_export_on_end.py
-        'callbacks=[ExportOnEnd("runs/mine/release")]': 'fast_dev_run=2, callbacks=[ExportOnEnd("runs/mine/release")]',
+        'ExportOnEnd("runs/mine/release")]': 'ExportOnEnd("runs/mine/release")], fast_dev_run=True',
     },
     "docs/data/prepare.md": {
         'tokenizer="..."': 'tokenizer="{tiny}"',

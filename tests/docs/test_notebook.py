@@ -41,7 +41,7 @@ def test_notebook_runs(shown, books, tiny_model_dir, tmp_path, monkeypatch, caps
             if isinstance(handler, logging.StreamHandler):
                 handler.stream = sys.stderr
     Path("recipes").mkdir()  # the books of the recipes would take a while; others are named below
-    small = {"MODEL": tiny_model_dir, "NATIVE": 64, "LENGTH": 256, "STEPS": 2, "TOKENS_PER_STEP": 512, "WINDOWS": 2}
+    small = {"MODEL": tiny_model_dir, "NATIVE": 64, "LENGTH": 128, "STEPS": 2, "TOKENS_PER_STEP": 256, "WINDOWS": 2}
     small |= {"TEXT": [str(books)], "HELD_OUT": [HELD_OUT], "GPU": False, "PRECISION": "32-true"}
     scope = {"__name__": "notebook"}
     for number, code in enumerate(CODE):

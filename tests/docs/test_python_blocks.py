@@ -17,7 +17,12 @@ from tests.docs.pages import ROOT, blocks, pages
 from tests.docs.small import ANYWHERE, ELSEWHERE, WORDS, names_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-PYTHON = [page for page in pages() if any(block.language == "python" for block in blocks(page))]
+SLOW = ("docs/plugin.md", "docs/data/cleaning.md")
+PYTHON = [
+    pytest.param(page, marks=[pytest.mark.slow] if page in SLOW else [])
+    for page in pages()
+    if any(block.language == "python" for block in blocks(page))
+]
 CHECK = doctest.OutputChecker()
 
 
