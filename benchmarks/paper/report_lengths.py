@@ -41,7 +41,7 @@ def decay() -> list[str]:
         *lines,
         "",
         "Plain RoPE has lost its sign by 4,096; ABF keeps its score positive to 30,000 tokens and seven tenths of the "
-        "granularity, where PI keeps an eighth. The position study above asks whether that shows in training.",
+        "granularity, where PI keeps an eighth. The position study below asks whether that shows in training.",
         "",
         "![Decay of raw attention scores](images/evidence_decay.png)",
     ]

@@ -43,7 +43,7 @@ def positions(result: dict[str, Any]) -> list[str]:
             rows.append([name, signed(base), says(base), signed(own), says(own)])
     lines += table(["arm", "minus the base's best truncation", "better?", "minus its own best", "better?"], rows)
     lines += ["", *_reading(result), "", "![Loss by position](images/evidence_positions.png)", ""]
-    return [*lines, made_by(result, result["training_seconds"])]
+    return [*lines, *(f"{note}\n" for note in result.get("notes", ())), made_by(result, result["training_seconds"])]
 
 
 def _reading(result: dict[str, Any]) -> list[str]:
@@ -63,7 +63,7 @@ def _reading(result: dict[str, Any]) -> list[str]:
         parts.append("No arm beats the base on its best truncation.")
     parts.append(
         f"Each arm saw {result['tokens']:,} tokens (the paper: 80 billion): where the loss within the "
-        " native length is above the base's, it has not come back yet. The order is evidence about the "
+        "native length is above the base's, it has not come back yet. The order is evidence about the "
         "methods; that extension pays is not shown at this budget."
     )
     return [" ".join(parts)]
