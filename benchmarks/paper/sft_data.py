@@ -36,7 +36,7 @@ SETS = {
     "held_out_short": Chats("held_out", SHORT, {"books": 20, "manuals": 20, "code": 20}, dict.fromkeys(
         ("books", "manuals", "code"), 2)),
     "held_out_long": Chats("held_out", LONG, {"books": 20, "manuals": 20, "code": 20}, dict.fromkeys(
-        ("books", "manuals", "code"), 5)),
+        ("books", "manuals", "code"), 4)),
 }  # fmt: skip
 
 

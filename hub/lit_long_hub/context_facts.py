@@ -1,6 +1,7 @@
 """What a fetched model can do with length, read from its files alone; and how to run it."""
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,12 +102,13 @@ def facts_text(folder: Path, facts: ContextFacts) -> str:
     lines += ["", "Run it:"]
     if facts.adapter_of is not None:
         return "\n".join([*lines, *adapter_snippet(str(folder), facts.adapter_of, facts.adapter_revision).split("\n")])
-    lines.append(f"  lit-long evaluate {folder} --corpus CORPUS --output runs/report")
+    quoted = shlex.quote(str(folder))
+    lines.append(f"  lit-long evaluate {quoted} --corpus CORPUS --output runs/report")
     if not facts.own_code:
         lines.append(
-            f"  vllm serve {folder}" + (f" --max-model-len {facts.context_length}" if facts.context_length else "")
+            f"  vllm serve {quoted}" + (f" --max-model-len {facts.context_length}" if facts.context_length else "")
         )
-    lines.append(f'  AutoModelForCausalLM.from_pretrained("{folder}", dtype="auto")')
+    lines.append(f'  AutoModelForCausalLM.from_pretrained({json.dumps(str(folder))}, dtype="auto")')
     return "\n".join(lines)
 
 
