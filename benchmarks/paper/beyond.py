@@ -32,7 +32,7 @@ RETRIEVAL_LENGTHS = (256, 512, 1024, 2048, 3072, 4096, 6144)
 
 def extrapolation(work: Path, models: dict[str, str], windows: int) -> dict[str, Any]:
     """Loss by position at twice the trained length."""
-    found = measure(work, models, windows, length=2 * LENGTH, native=LENGTH, study="extrapolation")
+    found = measure(work, models, windows, length=2 * LENGTH, native=LENGTH, study="extrapolation", contexts=False)
     return {"length": 2 * LENGTH, "arms": tabulate(found, {name: [name] for name in models})}
 
 

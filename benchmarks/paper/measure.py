@@ -82,17 +82,20 @@ def _window_values(evaluation: Evaluation, members: list[str]) -> dict[str, torc
     found: dict[str, list[torch.Tensor]] = {}
     for model in _models(evaluation, members):
         nll = model.position.nll.double()
-        gain, own = model.context, model.context.window_loss
-        truncated = base.context.window_loss[:, :-1]
         values = {
             "loss": nll.mean(dim=1),
             "loss_within_native": nll[:, :native].mean(dim=1),
             "loss_beyond_native": nll[:, native:].mean(dim=1),
             "minus_base": nll.mean(dim=1) - base.position.nll.double().mean(dim=1),
-            "full": own[:, -1],
-            "full_minus_own_best": own[:, -1] - own[:, gain.plan.contexts.index(gain.best_truncation)],
-            "full_minus_base_best": own[:, -1] - truncated[:, int(truncated.mean(dim=0).argmin())],
         }
+        if model.context is not None:
+            gain, own = model.context, model.context.window_loss
+            truncated = base.context.window_loss[:, :-1]
+            values |= {
+                "full": own[:, -1],
+                "full_minus_own_best": own[:, -1] - own[:, gain.plan.contexts.index(gain.best_truncation)],
+                "full_minus_base_best": own[:, -1] - truncated[:, int(truncated.mean(dim=0).argmin())],
+            }
         for key, value in values.items():
             found.setdefault(key, []).append(value)
     return {key: torch.stack(value) for key, value in found.items()}
@@ -114,6 +117,8 @@ def _row(evaluation: Evaluation, members: list[str]) -> dict[str, Any]:
     mean = torch.tensor([curve.loss for curve in curves]).mean(dim=0).tolist()
     summary["curve"] = {"position": list(model.position.curve.positions), "loss": mean}
     summary["windows"], summary["documents"] = len(evaluation.windows.ids), evaluation.windows.used_documents
+    if model.context is None:
+        return summary
     own = torch.stack([one.context.window_loss.mean(dim=0) for one in _models(evaluation, members)]).mean(dim=0)
     summary["contexts"] = {str(c): float(v) for c, v in zip(model.context.plan.contexts, own, strict=True)}
     return summary
