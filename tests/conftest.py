@@ -4,6 +4,8 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub: a test that needs the network must fail
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # commands that tests start share the cores with the other workers
+
 import io
 import json
 import shutil

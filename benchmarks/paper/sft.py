@@ -170,7 +170,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "paper")
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=30, help="of each arm")
+    parser.add_argument("--steps", type=int, default=16, help="of each arm")
     parser.add_argument("--output", type=Path, default=RESULT)
     args = parser.parse_args()
     work = args.work.resolve()

@@ -35,8 +35,8 @@ SETS = {
     "long": Chats("train", LONG, {"books": 100, "manuals": 60, "code": 40}, {"books": 3, "manuals": 2, "code": 2}),
     "held_out_short": Chats("held_out", SHORT, {"books": 20, "manuals": 20, "code": 20}, dict.fromkeys(
         ("books", "manuals", "code"), 2)),
-    "held_out_long": Chats("held_out", LONG, {"books": 20, "manuals": 20, "code": 20}, dict.fromkeys(
-        ("books", "manuals", "code"), 4)),
+    "held_out_long": Chats("held_out", LONG, {"books": 14, "manuals": 14, "code": 14}, dict.fromkeys(
+        ("books", "manuals", "code"), 2)),
 }  # fmt: skip
 
 

@@ -55,7 +55,16 @@ def _run(args: argparse.Namespace) -> int:
         device = this_cpu(layout.devices)
     else:
         device = find_device(args.gpu, Path(args.hardware) if args.hardware else None)
-    workload = workload_of(*_instantiated(recipe), trainer)
+    module, rows = _instantiated(recipe)
+    try:
+        workload = workload_of(module, rows, trainer)
+    except UserError as error:
+        if "cannot be read" not in str(error):
+            raise
+        raise UserError(
+            f"{error}. A plan needs its config.json only; without the Hub, lay the architecture over the recipe: "
+            "recipes/configs/ has Llama 2's, model.model_config in a YAML of your own gives any other"
+        ) from error
     documents: int | None = args.document_length
     overlay: dict[str, Any] | None = None
     note = ""
@@ -78,15 +87,19 @@ def _run(args: argparse.Namespace) -> int:
         overlay = overlay_of(plan)
     else:
         plan = make_plan(workload, layout, device, document_length=documents)
+    if layout.assumed:
+        note = "\n".join(filter(None, [_ASSUMED, note]))
+        overlay = overlay or overlay_of(plan)
     if not plan.fits:
         change = cheapest_change(plan)
         if change is None:
-            note = "Nothing that is known here makes it fit: train adapters (model.lora), or a smaller model."
+            note += "\nNothing that is known here makes it fit: train adapters (model.lora), or a smaller model."
         else:
             overlay = change.overlay
             peak = change.plan.highest.peak.total / 1e9
-            note = f"The cheapest change that makes it fit: {change.what} ({peak:.1f} GB)."
+            note += f"\nThe cheapest change that makes it fit: {change.what} ({peak:.1f} GB)."
             note += "" if args.overlay else " --overlay FILE writes it."
+        note = note.strip()
     if args.overlay:
         if overlay is None:
             raise UserError("--overlay: the recipe fits as it is, so there is nothing to change")
@@ -99,6 +112,12 @@ def _run(args: argparse.Namespace) -> int:
         print(to_markdown(plan, price=args.price))
         print("".join(f"\n{line}" for line in ([note] if note else []) + [f"wrote {file}" for file in files]))
     return 0 if plan.fits else 1
+
+
+_ASSUMED = (
+    "The recipe names no strategy: planned with ContextParallelStrategy, as recipes/cluster/ has it. For fit, lay one "
+    "of that folder over the recipe, or what --overlay FILE writes."
+)
 
 
 def _others(plans: "list[Plan]") -> str:

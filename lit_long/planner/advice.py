@@ -51,8 +51,9 @@ def cheapest_change(plan: Plan, *, most_nodes: int = 64) -> Change | None:
             for setting in taken:
                 overlay = _merged(overlay, setting.overlay)
             said = [setting.what for setting in taken]
-            if layout != plan.layout:
+            if layout != plan.layout or layout.assumed:
                 overlay = _merged(overlay, _strategy(layout))
+            if layout != plan.layout:
                 said.append(str(layout))
             return Change(", ".join(said), found, overlay)
     return None
@@ -220,7 +221,10 @@ def _strategy(layout: Layout) -> dict[str, Any]:
     if not layout.resharded:
         init["reshard_after_forward"] = False
     strategy = {"class_path": "lit_long.parallel.ContextParallelStrategy", "init_args": init}
-    return {"trainer": {"devices": layout.devices, "num_nodes": layout.nodes, "strategy": strategy}}
+    trainer: dict[str, Any] = {"devices": layout.devices, "num_nodes": layout.nodes, "strategy": strategy}
+    if layout.bfloat16:  # parameters and moments; computed in param_dtype
+        trainer["precision"] = "32-true"
+    return {"trainer": trainer}
 
 
 def overlay_of(plan: Plan) -> dict[str, Any]:

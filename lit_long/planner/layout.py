@@ -24,6 +24,7 @@ class Layout:
         resharded: a layer's gathered parameters are freed after its forward pass.
         parameters_on_host: FSDP2's CPU offload.
         reduce_last: gradients are reduced after the last micro-batch of a step only.
+        assumed: the recipe names no strategy; this one was taken for it.
     """
 
     devices: int
@@ -35,6 +36,7 @@ class Layout:
     resharded: bool = True
     parameters_on_host: bool = False
     reduce_last: bool = False
+    assumed: bool = False
 
     def __post_init__(self) -> None:
         if min(self.devices, self.nodes, self.context, self.replicas) < 1:
@@ -78,6 +80,11 @@ def layout_of(trainer: Mapping[str, Any], *, devices: int | None = None, nodes: 
         devices: on a node, instead of the recipe's.
         nodes: instead of the recipe's.
 
+    Returns:
+        The layout. A recipe that leaves the strategy open on several devices is laid out as the overlays of
+        ``recipes/cluster`` do: ContextParallelStrategy, rows over the devices of a node, bfloat16 gathered where the
+        recipe computes in it.
+
     Raises:
         UserError: the number of devices is not said, the strategy is not one that plans know, or sizes do not divide.
     """
@@ -107,6 +114,9 @@ def layout_of(trainer: Mapping[str, Any], *, devices: int | None = None, nodes: 
         )
     if devices * nodes == 1 and name in _WHOLE:
         return Layout(devices=1, sharded=False)
+    if name == "auto":
+        half = str(trainer.get("precision") or "").startswith("bf16")
+        return Layout(devices=devices, nodes=nodes, context=devices, bfloat16=half, assumed=True)
     raise UserError(
         f"trainer.strategy is {name!r} on {nodes} x {devices} devices; plans know one device, and "
         f"ContextParallelStrategy (lay recipes/cluster/8xh100.yaml or another of that folder over the recipe)"

@@ -204,7 +204,7 @@ def test_command_writes_a_report_and_an_overlay_that_fits(tmp_path, capsys):
     ("words", "message"),
     [
         (["--gpu", "h900", "--devices", "1"], "no device 'h900'; known: a100-40gb"),
-        (["--devices", "8"], "plans know one device"),
+        (["--devices", "8", "trainer.strategy=ddp"], "trainer.strategy is 'ddp' on 1 x 8 devices"),
         ([], "trainer.devices is 'auto'"),
         (["--devices", "0"], "--devices is 0"),
         (["--devices", "1", "--search", "--max-length"], "give one of them"),
@@ -219,6 +219,28 @@ def test_a_mistake_is_one_message(words, message, capsys):
     options = [word for word in words if "=" not in word and word != "nonsense"]
     assert main([*base, *options, *[word for word in words if word not in options]]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_recipe_without_a_strategy_is_planned_with_ours(tmp_path, capsys):
+    """``plan --config recipes/70b_32k.yaml --devices 8 --num-nodes 8``, and what it writes is what was planned."""
+    base = ["plan", "--config", str(ROOT / "70b_32k.yaml"), "--config", str(ROOT / "configs/llama2_70b.yaml"), "--json"]
+    words = [*base, "--gpu", "h100-80gb", "--devices", "8", "--num-nodes", "8", "--overlay", str(tmp_path / "o.yaml")]
+    assert main(words) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert "names no strategy" in content["note"]
+    assert content["layout"]["context"] == 8
+    assert main([*base, "--config", str(tmp_path / "o.yaml")]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert "names no strategy" not in again["note"]
+    assert again["run"] == content["run"]
+    assert main([*base, "--config", str(ROOT / "cluster/64xh100.yaml")]) == 0
+    assert json.loads(capsys.readouterr().out)["run"] == content["run"]
+
+
+def test_a_model_that_cannot_be_reached_says_what_to_do(capsys):
+    words = ["plan", "--config", str(ROOT / "70b_32k.yaml"), "--devices", "8", "--num-nodes", "8"]
+    assert main(words) == 2
+    assert "lay the architecture over the recipe: recipes/configs/" in capsys.readouterr().err
 
 
 def test_layout_of_a_recipe():
