@@ -15,21 +15,6 @@ from lit_long.evaluation.retrieval.summary import LengthScore, Share, by_length,
 from lit_long.evaluation.retrieval.tasks import TASKS
 
 
-@pytest.fixture(scope="module")
-def texts(books):
-    return [json.loads(line)["text"] for line in books.read_text().splitlines()][:3]
-
-
-@pytest.fixture(scope="module")
-def real(smollm2, texts):
-    """The real chat model in float32 and a haystack of real books."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(smollm2)
-    model = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32).eval()
-    return model, Haystack.of_texts(texts, tokenizer, name="books")
-
-
 def test_one_forward_decides_what_greedy_generate_gives(real):
     model, haystack = real
     spec = GridSpec(tasks=("passkey", "variable_tracking"), lengths=(240,), depths=(0.5,), samples=4)
