@@ -74,6 +74,8 @@ class ModelResult:
     """What the model itself says its native length is."""
     position: PositionLoss
     context: ContextGain | None
+    window: int | None = None
+    """The context length that it was made for (``max_position_embeddings``): beyond it, it extrapolates."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -122,8 +124,8 @@ def evaluate_models(
     """
     run = _Run(windows, load=load, raw_folder=raw_folder, progress=progress, batch_size=batch_size, device=device)
     inspected = [run.inspect(model) for model in models]
-    windows_of = [(found.model.name, found.window) for found in inspected]
-    for note in check_reach(windows_of, windows.length, allow_beyond=allow_beyond):
+    reach = [(found.model.name, found.window) for found in inspected]
+    for note in check_reach(reach, windows.length, allow_beyond=allow_beyond):
         progress.note(note)
     natives = [found.native_length for found in inspected if found.native_length is not None]
     native = native_length or min(natives, default=None)
@@ -142,6 +144,7 @@ def evaluate_models(
                 path=found.model.path,
                 source=found.source,
                 own_native_length=found.native_length,
+                window=found.window,
                 position=summarise(raw["nll"], windows, native),
                 context=None if plan is None else summarise_contexts(raw, windows, plan),
             )
