@@ -17,6 +17,7 @@ import torch
 from lit_long.errors import UserError
 from lit_long.evaluation.live import Ranks, score_tokens
 from lit_long.evaluation.raw_store import key_of
+from lit_long.evaluation.reach import check_learned_positions
 from lit_long.evaluation.retrieval import first_sentence, shared
 from lit_long.evaluation.retrieval.haystack import Haystack
 from lit_long.evaluation.retrieval.probe import Probe, make_probe
@@ -100,8 +101,11 @@ def retrieval_grid(
         ``control_nll``; of first sentences outside of a run ``rouge_l``, ``given``, ``wanted``.
 
     Raises:
-        UserError: a length beyond the model's window, text too short for a length, or a loss that is not finite.
+        UserError: a length beyond the model's window or its table of learned positions, a token that the model does
+            not have, text too short for a length, or a loss that is not finite.
     """
+    check_learned_positions(model, max(spec.lengths))
+    _check_tokens(model, haystack, spec.first)
     window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if window is not None and max(spec.lengths) > window and not allow_beyond:
         raise UserError(
@@ -121,6 +125,18 @@ def retrieval_grid(
                     file.add({"id": _name(*cell), **row})
         cells = [cell for part in _parts(spec) for cell in part]
         return [{k: v for k, v in file.rows[_name(*cell)].items() if k != "id"} for cell in cells]
+
+
+def _check_tokens(model: Any, haystack: Haystack, first: int | None) -> None:
+    size = model.config.get_text_config().vocab_size
+    if first is not None and not 0 <= first < size:
+        raise UserError(f"--first-token {first}: the model's tokens are 0 to {size - 1:,}")
+    largest = max((int(document.max()) for document in haystack.documents if len(document)), default=0)
+    if largest >= size:
+        raise UserError(
+            f"{haystack.name!r} holds token id {largest:,} and the model has {size:,} tokens: its tokenizer is another "
+            f"one. Give the model's own with --tokenizer."
+        )
 
 
 Cell = tuple[str, int, float, int]
