@@ -5,6 +5,9 @@ from measured import environment_line
 GOAL_SECONDS = 600
 GOAL_LENGTH = 8192
 FORWARD = ("lit-long", "transformers")
+# what a whole run measures: (what, length)
+WHOLE = [("forward", 2048), ("forward", 4096), ("forward", 8192), ("retrieval", 1024), ("retrieval", 2048)]
+WHOLE += [("suite", GOAL_LENGTH)]
 
 
 def report(data):
@@ -26,6 +29,9 @@ def report(data):
         *_retrieval(found),
         *_suite(found, threads),
     ]
+    there = {(what, length) for what, length, _ in found}
+    if missing := [f"{what} at {length:,}" for what, length in WHOLE if (what, length) not in there]:
+        lines += ["", f"Not measured yet: {', '.join(missing)}. The same command goes on with them."]
     if failed:
         lines += ["", "## What did not run", ""]
         lines += [f"- {m['what']} {m['way']}, {m['length']:,}: {m['error']}" for m in failed]

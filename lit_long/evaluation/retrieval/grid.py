@@ -6,7 +6,7 @@ would, without decoding; only the answer's logits are computed. Beside it stand 
 before the first exact hit, and the same with nothing hidden: what the loss gains by the needle, and what is guessed.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -245,11 +245,3 @@ def _fingerprint(haystack: Haystack) -> str:
     for document in haystack.documents:
         digest.update(document.astype("<i8").tobytes())
     return digest.hexdigest()
-
-
-def fast_spec(length: int, tasks: Sequence[str] = ("needle",)) -> GridSpec:
-    """A quick grid up to ``length``: halves of it down to 1,024, five depths, two probes a cell."""
-    lengths = [length]
-    while lengths[-1] > 1024:
-        lengths.append(lengths[-1] // 2)
-    return GridSpec(tasks=tuple(tasks), lengths=tuple(sorted(lengths)), samples=2)
