@@ -2,16 +2,28 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
 
 from lit_long.evaluation.position_loss import PositionLoss
+from lit_long.evaluation.retrieval.in_run import summary
+from lit_long.evaluation.retrieval.report import plot_heatmap
 from lit_long.evaluation.truncation import ContextGain
 
 _CURVES = 8  # in a plot
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one evaluation measured, by the name of the corpus (empty where there is one)."""
+
+    losses: Mapping[str, tuple[PositionLoss, ContextGain | None]]
+    retrieval: Mapping[str, Sequence[dict[str, Any]]]
+    """Rows of probes."""
 
 
 class EvaluationLog:
@@ -33,15 +45,17 @@ class EvaluationLog:
     def write(
         self,
         trainer: Trainer,
-        found: Mapping[str, tuple[PositionLoss, ContextGain | None]],
+        found: Found,
         values: Mapping[str, float],
         seconds: float,
     ) -> None:
         """Add a row, draw the plots anew, and hand numbers and plots to the trainer's loggers."""
         step = trainer.global_step
         row: dict[str, Any] = {"step": step, "seconds": round(seconds, 2), "values": dict(values), "sets": {}}
-        for name, (position, gain) in found.items():
+        for name, (position, gain) in found.losses.items():
             row["sets"][name] = _plain(position, gain)
+        if found.retrieval:
+            row["retrieval"] = {name: summary(rows) for name, rows in found.retrieval.items()}
         self._rows.append(row)
         self._folder.mkdir(parents=True, exist_ok=True)
         partial = self._file.with_suffix(".jsonl.tmp")
@@ -50,10 +64,15 @@ class EvaluationLog:
         at = max(0, step - 1)  # as Lightning counts the metrics of the step just done
         for logger in trainer.loggers:
             logger.log_metrics(dict(values), at)
-        for name in found:
-            plot = self._plot(name)
+        plots = {(name, "loss_by_position"): self._plot(name) for name in found.losses}
+        for name, rows in found.retrieval.items():
+            for task in dict.fromkeys(one["task"] for one in rows):
+                path = self._folder / f"{task}{'_' + name if name else ''}.png"
+                own = [one for one in rows if one["task"] == task]
+                plots[name, task] = plot_heatmap(own, path, f"after step {step:,}")
+        for (name, what), plot in plots.items():
             for logger in trainer.loggers:
-                _log_image(logger, f"eval/{name + '/' if name else ''}loss_by_position", plot, at)
+                _log_image(logger, f"eval/{name + '/' if name else ''}{what}", plot, at)
 
     def _plot(self, name: str) -> Path:
         """Loss by position after the evaluations so far (at most eight of them, the first and the last included)."""

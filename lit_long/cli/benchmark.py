@@ -49,7 +49,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    pairs = parse_models(args.models)
+    pairs = parse_models(args.models, max(args.max_length, default=None))
     for option in ("limit", "batch_size"):
         value = getattr(args, option)
         if value is not None and value < 1:

@@ -17,7 +17,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "models",
         nargs="+",
         metavar="[NAME=]MODEL",
-        help="a Hugging Face folder, a Hub id or a lit-long checkpoint (*.ckpt); the name is used in tables and files",
+        help="a Hugging Face folder, a Hub id or a lit-long checkpoint (*.ckpt); the name is used in tables and files; "
+        "MODEL#abf:base=500000, MODEL#linear: with other positions, untrained",
     )
     parser.add_argument("--corpus", required=True, metavar="DIR", help="token corpus made by 'lit-long prepare'")
     parser.add_argument("--split", default="held_out", help="split of the corpus (default: %(default)s)")
@@ -47,6 +48,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-context-gain", action="store_true", help="leave out the truncated-context control (about 2/3 of the time)"
     )
     parser.add_argument(
+        "--allow-beyond", action="store_true", help="also a length that is beyond the window of every model"
+    )
+    parser.add_argument(
         "--batch-size", type=int, metavar="N", help="windows per forward (default: as many as make 16,384 tokens)"
     )
     parser.add_argument("--device", default="auto", help="torch device (default: cuda if there is one, else cpu)")
@@ -56,11 +60,15 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print report.json to stdout, and nothing else")
 
 
-def parse_models(arguments: list[str]) -> list[tuple[str, str]]:
+def parse_models(arguments: list[str], length: int | None = None) -> list[tuple[str, str]]:
     """Split ``[NAME=]MODEL`` into (name, model) pairs; the default name is the last part of the path.
 
     Lightning names checkpoints ``epoch=0-step=100.ckpt``: an argument that exists as a path, or has a path separator
-    before its first ``=``, carries no name.
+    or ``#`` before its first ``=``, carries no name.
+
+    Args:
+        arguments: what the user wrote.
+        length: context length of models with other positions (``MODEL#abf``) that name none.
 
     Raises:
         UserError: Two models share a name, or a name is unusable as a file name.
@@ -68,9 +76,10 @@ def parse_models(arguments: list[str]) -> list[tuple[str, str]]:
     pairs: list[tuple[str, str]] = []
     for argument in arguments:
         name, separator, model = argument.partition("=")
-        if not separator or "/" in name or Path(argument).exists():
+        if not separator or "/" in name or "#" in name or Path(argument).exists():
             model = argument
-            stem = Path(argument.rstrip("/")).name.removesuffix(".ckpt")
+            stem = Path(argument.partition(":")[0].rstrip("/") if "#" in argument else argument.rstrip("/")).name
+            stem = stem.removesuffix(".ckpt")
             name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).lstrip("-._") or "model"
         if not _NAME.fullmatch(name) or not model:
             raise UserError(f"'{argument}' is not [NAME=]MODEL: a name has letters, digits, '.', '_' and '-' only.")
@@ -78,8 +87,14 @@ def parse_models(arguments: list[str]) -> list[tuple[str, str]]:
             raise UserError(
                 f"Two models are called '{name}' ({dict(pairs)[name]} and {model}). Name them apart: NAME=MODEL."
             )
-        pairs.append((name, model))
+        pairs.append((name, model if length is None or "#" not in model else _at(model, length)))
     return pairs
+
+
+def _at(model: str, length: int) -> str:
+    from lit_long.model.variant import parse_variant
+
+    return parse_variant(model).at(length)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -98,15 +113,15 @@ def _check(args: argparse.Namespace) -> None:
 def _run(args: argparse.Namespace) -> int:
     if args.base is not None:
         args.models = [f"base={args.base}", *args.models]
-    models = parse_models(args.models)
     if args.length is None:
         raise UserError("--length N is missing: tokens of a window, or with --suite of the longest prompt.")
+    models = parse_models(args.models, args.length)
     _check(args)
     if args.suite or args.tasks:
         from lit_long.cli.suite import SUITES, Asked, run_suite
 
         asked = Asked(
-            models=args.models,
+            models=[f"{name}={model}" for name, model in models],
             corpus=args.corpus,
             split=args.split,
             length=args.length,
@@ -115,6 +130,8 @@ def _run(args: argparse.Namespace) -> int:
             seed=args.seed,
             device=args.device,
             data=args.data,
+            allow_beyond=args.allow_beyond,
+            first_token=args.first_token,
         )
         return run_suite(asked, args.tasks or SUITES[args.suite], Path(args.output), as_json=args.json)
 
@@ -153,6 +170,7 @@ def _run(args: argparse.Namespace) -> int:
             context_control=not args.no_context_gain,
             batch_size=args.batch_size,
             device=device,
+            allow_beyond=args.allow_beyond,
             corpus={"path": str(args.corpus), "name": corpus.name, "split": args.split, "info": corpus.info},
         )
     content, files = write_report(evaluation, output)

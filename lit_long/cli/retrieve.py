@@ -21,7 +21,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["needle"],
         metavar="TASK",
-        help="passkey, needle, first_sentence, multi_key, multi_value, multi_query, variable_tracking, common_words, "
+        help="passkey, needle, needles (one at each depth of one text, read once), first_sentence, multi_key, "
+        "multi_value, multi_query, variable_tracking, common_words, "
         "frequent_word; ruler: the last six (default: needle)",
     )
     parser.add_argument("--lengths", type=int, nargs="+", required=True, metavar="N", help="tokens of the prompts")
@@ -40,7 +41,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    pairs = parse_models(args.models)
+    pairs = parse_models(args.models, max(args.lengths))
     if bool(args.text) == bool(args.corpus):
         raise UserError("Give --text FILE ... or --corpus DIR, the text to hide things in, and not both.")
 

@@ -17,6 +17,11 @@ from typing import Any
 
 from lit_long.errors import UserError
 
+# What a quick suite costs is set by these two: on a 135M model at 8K it stays under 10 minutes of two CPU cores
+# (benchmarks/evaluation/speed.py).
+QUICK_WINDOWS = 2
+QUICK_LENGTHS = 2
+
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
@@ -32,6 +37,8 @@ class Asked:
         seed: of everything random.
         device: torch device.
         data: folder of local data sets; None: the Hub.
+        allow_beyond: lengths beyond the models' windows are asked for.
+        first_token: token that every window and prompt begins with.
     """
 
     models: Sequence[str]
@@ -43,38 +50,47 @@ class Asked:
     seed: int
     device: str
     data: str | None
+    allow_beyond: bool = False
+    first_token: int | None = None
 
     @property
     def lengths(self) -> list[str]:
         """The length, and halves of it down to 512; two of them where it is to be quick."""
         found = [self.length]
-        while found[-1] >= 1024 and len(found) < (2 if self.quick else 6):
+        while found[-1] >= 1024 and len(found) < (QUICK_LENGTHS if self.quick else 6):
             found.append(found[-1] // 2)
         return [str(length) for length in sorted(found)]
 
 
 def _loss(a: Asked) -> list[str]:
-    windows = min(a.windows, 6) if a.quick else a.windows
+    windows = min(a.windows, QUICK_WINDOWS) if a.quick else a.windows
     return ["evaluate", "--length", str(a.length), "--windows", str(windows), *_text(a)]
 
 
 def _retrieval(*tasks: str) -> Callable[[Asked], list[str]]:
     def words(a: Asked) -> list[str]:
-        few = ["--samples", "1", "--depths", "0.1", "0.5", "0.9", "--no-control"] if a.quick else ["--samples", "4"]
-        return ["retrieve", "--tasks", *tasks, "--lengths", *a.lengths, *few, *_text(a)]
+        return ["retrieve", "--tasks", *tasks, "--lengths", *a.lengths, "--samples", "4", *_text(a)]
 
     return words
 
 
+def _needles(a: Asked) -> list[str]:
+    """Five needles in one text, which is read once; the other suites also take needles and passkeys by themselves."""
+    if not a.quick:
+        return _retrieval("passkey", "needle", "needles")(a)
+    return ["retrieve", "--tasks", "needles", "--lengths", *a.lengths, "--samples", "1", "--no-control", *_text(a)]
+
+
 def _first_sentence(a: Asked) -> list[str]:
     if a.quick:
-        lengths = ["256", *a.lengths]
-    else:
-        from lit_long.evaluation.retrieval.first_sentence import LENGTHS
+        # a first sentence is decoded, so its text is read twice: not at the whole length
+        lengths = sorted({"256", str(max(256, min(2048, a.length // 4)))}, key=int)
+        few = ["--samples", "3", "--no-control"]
+        return ["retrieve", "--tasks", "first_sentence", "--lengths", *lengths, *few, *_text(a)]
+    from lit_long.evaluation.retrieval.first_sentence import LENGTHS
 
-        lengths = [str(length) for length in LENGTHS if length <= a.length]
-    samples = "3" if a.quick else "20"
-    return ["retrieve", "--tasks", "first_sentence", "--lengths", *lengths, "--samples", samples, *_text(a)]
+    lengths = [str(length) for length in LENGTHS if length <= a.length]
+    return ["retrieve", "--tasks", "first_sentence", "--lengths", *lengths, "--samples", "20", *_text(a)]
 
 
 def _benchmark(*tasks: str) -> Callable[[Asked], list[str]]:
@@ -87,13 +103,15 @@ def _benchmark(*tasks: str) -> Callable[[Asked], list[str]]:
 
 
 def _text(a: Asked) -> list[str]:
-    return ["--corpus", a.corpus, "--split", a.split, "--seed", str(a.seed)]
+    first = [] if a.first_token is None else ["--first-token", str(a.first_token)]
+    beyond = ["--allow-beyond"] if a.allow_beyond else []
+    return ["--corpus", a.corpus, "--split", a.split, "--seed", str(a.seed), *first, *beyond]
 
 
 # name -> words of its command, without the models, --output and --device
 TASKS: dict[str, Callable[[Asked], list[str]]] = {
     "loss": _loss,
-    "retrieval": _retrieval("passkey", "needle"),
+    "retrieval": _needles,
     "first_sentence": _first_sentence,
     "ruler": _retrieval("ruler"),
     "long_qa": _benchmark("scrolls"),

@@ -17,6 +17,7 @@ from torch import Tensor
 from lit_long.errors import UserError
 from lit_long.evaluation.position_loss import PositionLoss, summarise
 from lit_long.evaluation.raw_store import key_of, model_key, read_metadata, read_tensors, save_raw
+from lit_long.evaluation.reach import check_learned_positions, check_reach, window_of
 from lit_long.evaluation.token_nll import check_vocabulary, position_nll
 from lit_long.evaluation.truncation import ContextGain, ContextPlan, plan_contexts, summarise_contexts, target_nll
 from lit_long.evaluation.windows import Windows
@@ -73,6 +74,8 @@ class ModelResult:
     """What the model itself says its native length is."""
     position: PositionLoss
     context: ContextGain | None
+    window: int | None = None
+    """The context length that it was made for (``max_position_embeddings``): beyond it, it extrapolates."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -98,6 +101,7 @@ def evaluate_models(
     batch_size: int | None = None,
     device: str = "cpu",
     corpus: dict[str, Any] | None = None,
+    allow_beyond: bool = False,
 ) -> Evaluation:
     """Measure loss by position, and the truncated-context control, of every model on the same windows.
 
@@ -112,13 +116,17 @@ def evaluate_models(
         batch_size: Windows per forward; by default as many as make 16,384 tokens.
         device: Torch device.
         corpus: Description of the corpus to carry into the report.
+        allow_beyond: Whether windows may be longer than every model's own (``max_position_embeddings``).
 
     Raises:
-        UserError: The native length is unknown, a model has another tokenizer or cannot be measured in slices, or a
-            loss is NaN or infinite.
+        UserError: The native length is unknown, no model reaches as far as the windows, a model has another tokenizer
+            or cannot be measured in slices, or a loss is NaN or infinite.
     """
     run = _Run(windows, load=load, raw_folder=raw_folder, progress=progress, batch_size=batch_size, device=device)
     inspected = [run.inspect(model) for model in models]
+    reach = [(found.model.name, found.window) for found in inspected]
+    for note in check_reach(reach, windows.length, allow_beyond=allow_beyond):
+        progress.note(note)
     natives = [found.native_length for found in inspected if found.native_length is not None]
     native = native_length or min(natives, default=None)
     if native is None:
@@ -136,6 +144,7 @@ def evaluate_models(
                 path=found.model.path,
                 source=found.source,
                 own_native_length=found.native_length,
+                window=found.window,
                 position=summarise(raw["nll"], windows, native),
                 context=None if plan is None else summarise_contexts(raw, windows, plan),
             )
@@ -149,6 +158,7 @@ class _Inspected:
 
     model: NamedModel
     native_length: int | None
+    window: int | None
     source: dict[str, Any]
     key: str
 
@@ -175,13 +185,15 @@ class _Run:
         stored = read_metadata(self._raw_file(model))
         if stored.get("model_key") == model_key(model.path):
             own, source = json.loads(stored["native_length"]), json.loads(stored["source"])
-            return _Inspected(model, own, source, stored["model_key"])
+            window = json.loads(stored.get("window", "null"))
+            return _Inspected(model, own, window, source, stored["model_key"])
         loaded = self._load_model(model)
         with _naming(model):
             check_vocabulary(loaded.model, self._windows.ids)
+            check_learned_positions(loaded.model, self._windows.length)
         source = json.loads(json.dumps(loaded.source, default=str))
         # The key comes after loading, because a Hub id has its files only then.
-        return _Inspected(model, loaded.native_length, source, model_key(model.path))
+        return _Inspected(model, loaded.native_length, window_of(loaded.model), source, model_key(model.path))
 
     def measure(self, inspected: _Inspected, plan: ContextPlan | None) -> dict[str, Tensor]:
         """The raw losses of a model: from its file where the keys match, else measured and stored."""
@@ -207,6 +219,7 @@ class _Run:
             "key": key,
             "model_key": inspected.key,
             "native_length": json.dumps(inspected.native_length),
+            "window": json.dumps(inspected.window),
             "source": json.dumps(inspected.source),
         }
         with _naming(model):

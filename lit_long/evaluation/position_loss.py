@@ -165,6 +165,33 @@ def paired_difference(first: PositionLoss, second: PositionLoss) -> PairedDiffer
     )
 
 
+def window_means(loss: PositionLoss) -> tuple[tuple[int, Estimate], ...]:
+    """Mean loss of the first c tokens for each bucket's end c: what a window of c tokens costs as a whole.
+
+    It lags behind the loss by position, because it keeps averaging in the tokens that saw little; papers that report
+    "loss at context c" as the loss of windows of c tokens mean this.
+    """
+    clusters = loss.windows.clusters
+    return tuple((b.last, cluster_estimate(_mean(loss.nll, 0, b.last), clusters)) for b in loss.buckets)
+
+
+def change_beyond(loss: PositionLoss, length: int) -> Estimate | None:
+    """Loss beyond ``length`` minus loss in its second half, paired within windows: above 0, it does not extrapolate.
+
+    Args:
+        loss: of one model.
+        length: for instance the context length that the model was trained on.
+
+    Returns:
+        ``None`` where the windows are not longer.
+    """
+    S = loss.windows.length
+    if length >= S:
+        return None
+    rise = _mean(loss.nll, length, S) - _mean(loss.nll, length // 2, length)
+    return cluster_estimate(rise, loss.windows.clusters)
+
+
 def _mean(nll: Tensor, low: int, high: int) -> Tensor:
     """float64 [N]: each window's mean over columns ``low`` to ``high`` - 1, which are positions low + 1 to high."""
     return nll[:, low:high].double().mean(dim=1)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from lit_long.model.variant import parse_variant
+
 _WEIGHTLESS = {".md", ".png", ".txt", ".lock", ".log"}
 
 
@@ -18,12 +20,14 @@ def model_key(path: str) -> str:
     """A key that changes with the model's files.
 
     Args:
-        path: A file, a folder, or a Hub id; for a Hub id the folder of the cached snapshot counts, so that another
-            commit is another key. An id that is not cached is keyed by its name.
+        path: A file, a folder, or a Hub id, also with other positions (``MODEL#METHOD``); for a Hub id the folder of
+            the cached snapshot counts, so that another commit is another key. An id that is not cached is keyed by its
+            name.
     """
-    root = Path(path)
+    place = parse_variant(path).path  # the whole of ``path`` is in the key below
+    root = Path(place)
     if not root.exists():
-        root = _cached_snapshot(path) or root
+        root = _cached_snapshot(place) or root
     if root.is_file():
         files = [root]
     else:

@@ -12,7 +12,7 @@ from typing import Any
 
 from lit_long.evaluation.battery import Evaluation, ModelResult
 from lit_long.evaluation.intervals import Estimate
-from lit_long.evaluation.position_loss import Bucket, paired_difference
+from lit_long.evaluation.position_loss import Bucket, change_beyond, paired_difference, window_means
 from lit_long.evaluation.power_law_report import markdown, plain, power_laws
 from lit_long.evaluation.verdict import signed, verdict
 
@@ -61,6 +61,10 @@ def to_markdown(evaluation: Evaluation) -> str:
         "",
         *_table(["positions", *(model.name for model in models)], _position_rows(models)),
     ]
+    means = [window_means(model.position) for model in models]
+    rows = [[f"{c:,}", *(_level(each[i][1]) for each in means)] for i, (c, _) in enumerate(means[0])]
+    lines += ["", "## Mean loss of the first so many tokens", ""]
+    lines += _table(["tokens", *(model.name for model in models)], rows)
     if len(models) > 1:
         pairs = [(a, b, paired_difference(a.position, b.position)) for a, b in combinations(models, 2)]
         rows = [
@@ -148,6 +152,8 @@ def _model(model: ModelResult) -> dict[str, Any]:
         "path": model.path,
         "source": model.source,
         "own_native_length": model.own_native_length,
+        "window": model.window,
+        "extrapolation": None if model.window is None else _estimate(change_beyond(position, model.window)),
         "loss_by_position": {
             "overall": _estimate(position.overall),
             "within_native": _bucket(position.within_native),
@@ -155,6 +161,7 @@ def _model(model: ModelResult) -> dict[str, Any]:
             "reference": _bucket(position.reference),
             "beyond_change": _estimate(position.beyond_change),
             "buckets": [_bucket(bucket) for bucket in position.buckets],
+            "window_means": [{"tokens": c, "loss": _estimate(loss)} for c, loss in window_means(position)],
             "curve": {
                 "position": position.curve.positions,
                 "loss": position.curve.loss,

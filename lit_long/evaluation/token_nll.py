@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_long.errors import UserError
+from lit_long.evaluation.reach import check_learned_positions
 
 _TOKENS_PER_FORWARD = 16384
 _PROBE_TOKENS = 16
@@ -40,10 +41,12 @@ def position_nll(
         float32 [N, S] on the CPU, in nats: column i is the loss of token i + 1 given the i + 1 tokens before it.
 
     Raises:
-        UserError: A token id is outside the model's vocabulary, the model changes its logits after the output
-            embedding (soft-capping, scaling), or a loss is NaN or infinite.
+        UserError: A token id is outside the model's vocabulary, the windows are longer than its table of learned
+            positions, the model changes its logits after the output embedding (soft-capping, scaling), or a loss is NaN
+            or infinite.
     """
     check_vocabulary(model, windows_ids)
+    check_learned_positions(model, windows_ids.shape[1] - 1)
     was_training = model.training
     model.eval()
     try:

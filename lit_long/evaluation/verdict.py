@@ -4,7 +4,7 @@ from itertools import combinations
 
 from lit_long.evaluation.battery import Evaluation, ModelResult
 from lit_long.evaluation.intervals import Estimate, cluster_estimate
-from lit_long.evaluation.position_loss import paired_difference
+from lit_long.evaluation.position_loss import change_beyond, paired_difference
 
 
 def verdict(evaluation: Evaluation) -> list[str]:
@@ -13,6 +13,7 @@ def verdict(evaluation: Evaluation) -> list[str]:
     A difference is stated as one only where its 95 % interval excludes zero.
     """
     sentences = [sentence for model in evaluation.models for sentence in _beyond(model, evaluation.native_length)]
+    sentences += [sentence for model in evaluation.models for sentence in _extrapolation(model, evaluation)]
     for first, second in combinations(evaluation.models, 2):
         sentences += _pair(first, second, evaluation.native_length)
     for model in evaluation.models:
@@ -45,6 +46,21 @@ def _beyond(model: ModelResult, native: int) -> list[str]:
         f"Beyond {native:,} tokens the loss of {model.name} {verb} from {reference.loss.mean:.3f} (positions "
         f"{reference.first:,}-{reference.last:,}) to {beyond.loss.mean:.3f} (positions {beyond.first:,}-"
         f"{beyond.last:,}): {signed(change)} nats per token{doubt}."
+    ]
+
+
+def _extrapolation(model: ModelResult, evaluation: Evaluation) -> list[str]:
+    """Beyond the length a model was trained on, where that is not the native one (of which :func:`_beyond` speaks)."""
+    if model.window is None or model.window == evaluation.native_length:
+        return []
+    change = change_beyond(model.position, model.window)
+    if change is None:
+        return []
+    verb = {1: "rises", -1: "falls", 0: "changes"}[change.direction]
+    doubt = "" if change.direction else f"; {_doubt(change)}"
+    return [
+        f"Extrapolation: beyond its own window of {model.window:,} tokens the loss of {model.name} {verb} by "
+        f"{signed(change)} nats per token against the second half of it{doubt}."
     ]
 
 

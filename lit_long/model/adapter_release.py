@@ -8,6 +8,22 @@ from lit_long.errors import UserError
 from lit_long.model.build import load_pretrained
 
 _FILE = "adapter_config.json"
+_QUIET = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+
+
+def adapter_file(name: str, *, revision: str | None = None) -> str | None:
+    """``adapter_config.json`` of a folder or Hub id; None where there is none, or no such place.
+
+    Args:
+        name: folder or Hub id.
+        revision: Hub revision.
+    """
+    from transformers.utils.hub import cached_file
+
+    try:
+        return cached_file(name, _FILE, revision=revision, **_QUIET)
+    except OSError:  # no such place; whoever loads a whole model from it says so
+        return None
 
 
 def load_adapter(name: str, *, revision: str | None = None) -> Any | None:
@@ -26,14 +42,10 @@ def load_adapter(name: str, *, revision: str | None = None) -> Any | None:
     from transformers import AutoConfig
     from transformers.utils.hub import cached_file
 
-    quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
-    try:
-        found = cached_file(name, _FILE, revision=revision, **quiet)
-    except OSError:  # no such place; whoever loads a whole model from it says so
-        return None
+    found = adapter_file(name, revision=revision)
     if found is None:
         return None
-    if cached_file(name, "config.json", revision=revision, **quiet) is None:
+    if cached_file(name, "config.json", revision=revision, **_QUIET) is None:
         raise UserError(
             f"{name} is an adapter without config.json, so its positions are not known: a run that changed RoPE would "
             f"be measured with the base model's. Put the config that was trained beside it, or give the merged model"

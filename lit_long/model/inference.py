@@ -3,16 +3,18 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from lit_long.attention import use_packed_attention
 from lit_long.errors import UserError
-from lit_long.model.adapter_release import load_adapter
-from lit_long.model.build import load_pretrained
+from lit_long.model.adapter_release import adapter_file, load_adapter
+from lit_long.model.build import ModelSpec, build_model, load_pretrained
 from lit_long.model.sharded_checkpoint import is_sharded_checkpoint, read_whole
+from lit_long.model.variant import Variant, parse_variant
 from lit_long.repository import model_at
+from lit_long.rope import XPosABF
 from lit_long.rope.xpos import register_xpos, xpos_scale_base
 
 CHECKPOINT_FORMAT = 1  # of the 'lit_long' entry (lit_long/record.py writes it)
@@ -40,11 +42,15 @@ def load_for_inference(path: str) -> LoadedModel:
 
     Args:
         path: a Hugging Face folder (also of an adapter), a Hub id (``hf://org/name@revision`` too), or a ``.ckpt`` of
-            ``lit-long fit``.
+            ``lit-long fit``; of the first two also with other positions, ``MODEL#METHOD:KEY=VALUE,...``
+            (:mod:`lit_long.model.variant`).
 
     Raises:
-        UserError: nothing loadable there, or a checkpoint of something else.
+        UserError: nothing loadable there, a checkpoint of something else, or positions that the model cannot have.
     """
+    variant = parse_variant(path)
+    if variant.method is not None:
+        return _rescaled(variant)
     return _from_checkpoint(path) if path.endswith(".ckpt") else _from_pretrained(path)
 
 
@@ -112,6 +118,25 @@ def _with_adapters(record: dict[str, Any], config: Any, tensors: dict[str, torch
             f"unexpected {unexpected[:3]}"
         )
     return model.merge_and_unload()
+
+
+def _rescaled(variant: Variant) -> LoadedModel:
+    name, revision = model_at(variant.path)
+    if adapter_file(name, revision=revision) is not None:
+        raise UserError(
+            f"{variant.path} is an adapter, whose positions are those that it was trained with; give its base model, "
+            f"or the merged one"
+        )
+    method, length = variant.scaling()
+    attention: Literal["packed", "sdpa"] = "packed" if method.name == XPosABF.name else "sdpa"
+    spec = ModelSpec(
+        model=name, model_config=None, revision=revision, rope=method, context_length=length, attention=attention,
+        lora=None,
+    )  # fmt: skip
+    built = build_model(spec)
+    built.model.config.use_cache = True  # for first sentences, which are decoded
+    source = {"model": variant.path, "rope": {"method": method.name, **method.options()}, "context_length": length}
+    return LoadedModel(built.model.eval(), built.model.config, built.native.native_length, source)
 
 
 def _from_pretrained(path: str) -> LoadedModel:

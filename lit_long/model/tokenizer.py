@@ -4,6 +4,7 @@ from typing import Any
 
 from lit_long.errors import UserError
 from lit_long.model.inference import read_checkpoint
+from lit_long.model.variant import parse_variant
 from lit_long.repository import model_at
 
 
@@ -16,6 +17,7 @@ def load_tokenizer(path: str) -> Any:
     Raises:
         UserError: there is none, or a checkpoint names none.
     """
+    path = parse_variant(path).path
     if path.endswith(".ckpt"):
         recorded = read_checkpoint(path)["lit_long"].get("tokenizer")
         if not recorded:

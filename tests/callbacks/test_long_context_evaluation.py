@@ -14,9 +14,8 @@ TRAINED = ("loss", "grad_norm")
 
 
 def evaluation(**options):
-    return LongContextEvaluation(
-        **{"every_n_steps": 2, "tasks": ("loss", "context_gain"), "length": 200, "windows": 5} | options
-    )
+    usual = {"every_n_steps": 2, "tasks": ("loss", "context_gain", "passkey", "needle"), "length": 200, "windows": 5}
+    return LongContextEvaluation(**usual | {"retrieval_probes": 1, "retrieval_lengths": (150, 200)} | options)
 
 
 def rows(folder):
@@ -74,6 +73,40 @@ def test_numbers_are_those_of_the_model_at_rest(alone, corpus_dir, tiny_model_di
     }
 
 
+def test_retrieval_is_that_of_the_model_at_rest(alone, corpus_dir, tiny_model_dir):
+    from transformers import AutoTokenizer
+
+    from lit_long.data import TokenCorpus
+    from lit_long.evaluation.retrieval.grid import GridSpec, retrieval_grid
+    from lit_long.evaluation.retrieval.haystack import Haystack
+    from lit_long.model import load_for_inference
+
+    model = load_for_inference(f"{tiny_model_dir}#abf:base=50000,length=256").model
+    haystack = Haystack.of_corpus(TokenCorpus(corpus_dir, "held_out"), AutoTokenizer.from_pretrained(tiny_model_dir))
+    spec = GridSpec(tasks=("passkey", "needle"), lengths=(150, 200), depths=(0.1, 0.5, 0.9), samples=1, control=False)
+    expected = retrieval_grid(model, haystack, spec)
+    first = rows(alone[0])[0]
+    for task in spec.tasks:
+        for length in spec.lengths:
+            own = [row["nll"] for row in expected if (row["task"], row["length"]) == (task, length)]
+            assert first["values"][f"eval/{task}_loss_{length}"] == pytest.approx(sum(own) / 3, rel=1e-4)
+            assert first["values"][f"eval/{task}_exact_{length}"] == 0
+    assert [(one["task"], one["probes"]) for one in first["retrieval"][""]] == [
+        ("passkey", 3), ("passkey", 3), ("needle", 3), ("needle", 3),
+    ]  # fmt: skip
+    assert first["retrieval"][""][0]["high"] > 0.5  # three probes show little
+    for task in spec.tasks:
+        assert (alone[0] / f"{task}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_retrieval_alone(corpus_dir, tiny_model_dir, tmp_path):
+    only = evaluation(tasks=("multi_key",), retrieval_lengths=None, length=240, every_n_steps=4, at_start=False)
+    fit(corpus_dir, tiny_model_dir, tmp_path, callbacks=[only])
+    (row,) = rows(tmp_path)
+    assert set(row["values"]) == {f"eval/multi_key_{what}_240" for what in ("exact", "loss")}
+    assert row["sets"] == {}
+
+
 @pytest.mark.parametrize("mesh", [(2, 1), (1, 2)], ids=["dp2", "cp2"])
 def test_every_mesh_gives_the_numbers_of_one_process(mesh, alone, corpus_dir, tiny_model_dir, tmp_path):
     folder = tmp_path / "mesh"
@@ -97,7 +130,10 @@ def test_by_tokens_and_at_the_end(corpus_dir, tiny_model_dir, tmp_path):
     [
         ({"every_n_steps": None}, "every_n_steps or every_n_tokens"),
         ({"tasks": ("needles",)}, r"tasks is \['needles'\]"),
-        ({"max_tokens": 1000}, "would read 2,960 tokens and max_tokens is 1,000"),
+        ({"retrieval_probes": 0}, "retrieval_probes is 0"),
+        ({"retrieval_lengths": (64,)}, "too short to hide"),
+        ({"tokenizer": "./no/such/place"}, "no/such/place"),
+        ({"max_tokens": 1000}, "would read 5,060 tokens and max_tokens is 1,000"),
         ({"length": 10**6}, "shorter"),
         ({"split": "nothing", "corpus": "here"}, "here"),
     ],

@@ -211,3 +211,23 @@ def test_plots_are_png_files(tmp_path, copying):
     for file in files:
         assert file.read_bytes().startswith(b"\x89PNG")
         assert file.stat().st_size > 5000
+
+
+def test_extrapolation_beyond_a_models_own_window(tmp_path):
+    """A model that was trained to 512: what lies beyond is said against the second half of that, not of the native."""
+    windows = take_windows(periodic_corpus(6, size=2000, period=700), 1024, 6, seed=0)
+    trained = CopyModel(700)
+    trained.config.max_position_embeddings = 512
+    recorder = Recorder({"far": trained})
+    evaluation = evaluate(tmp_path, recorder, windows, context_control=False, allow_beyond=True)
+    content, _ = write_report(evaluation, tmp_path)
+    (model,) = content["models"]
+    nll = evaluation.models[0].position.nll
+    assert model["window"] == 512
+    assert model["extrapolation"]["mean"] == pytest.approx(
+        float(nll[:, 512:].mean() - nll[:, 256:512].mean()), rel=1e-4
+    )
+    start = "Extrapolation: beyond its own window of 512 tokens the loss of far falls"
+    assert any(sentence.startswith(start) for sentence in verdict(evaluation))
+    assert [entry["tokens"] for entry in model["loss_by_position"]["window_means"]][-1] == 1024
+    assert "Mean loss of the first so many tokens" in (tmp_path / "report.md").read_text()

@@ -5,7 +5,7 @@ import torch
 from evaluation_stubs import random_corpus, tiny_llama
 
 from lit_long.evaluation import loss_by_position, paired_difference, position_nll, take_windows
-from lit_long.evaluation.position_loss import bucket_edges, summarise
+from lit_long.evaluation.position_loss import bucket_edges, change_beyond, summarise, window_means
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +43,19 @@ def test_buckets_by_hand(windows):
     assert (result.reference.first, result.reference.last) == (51, 100)
     assert result.beyond_change.mean == pytest.approx(0.5)
     assert result.beyond_change.half_width == pytest.approx(0, abs=1e-12)
+
+
+def test_whole_windows_and_what_lies_beyond_by_hand(windows):
+    result = summarise(made_up(windows, [1.0, 1, 2, 2, 3, 3, 4, 4, 5, 5], step=0.5), windows, native_length=100)
+    means = dict(window_means(result))
+    assert list(means) == [64, 100, 125, 128, 256]
+    assert means[100].mean == 3.0
+    assert means[125].mean == pytest.approx(3 + 0.5 * 25 / 125)
+    assert means[256].mean == pytest.approx(result.overall.mean)
+    # beyond 150: all 3.5 on average, and so it is from 101 on; the second half of 150 begins at 76
+    assert change_beyond(result, 150).mean == pytest.approx(0.5 * 25 / 75)
+    assert change_beyond(result, 150).half_width == pytest.approx(0, abs=1e-12)
+    assert change_beyond(result, 256) is None
 
 
 def test_windows_inside_the_native_length_have_no_beyond(windows):

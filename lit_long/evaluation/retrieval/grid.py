@@ -6,17 +6,19 @@ would, without decoding; only the answer's logits are computed. Beside it stand 
 before the first exact hit, and the same with nothing hidden: what the loss gains by the needle, and what is guessed.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from lit_long.errors import UserError
 from lit_long.evaluation.live import Ranks, score_tokens
 from lit_long.evaluation.raw_store import key_of
-from lit_long.evaluation.retrieval import first_sentence
+from lit_long.evaluation.reach import check_learned_positions
+from lit_long.evaluation.retrieval import first_sentence, shared
 from lit_long.evaluation.retrieval.haystack import Haystack
 from lit_long.evaluation.retrieval.probe import Probe, make_probe
 from lit_long.evaluation.retrieval.tasks import TASKS
@@ -31,7 +33,8 @@ class GridSpec:
     """What to ask.
 
     Attributes:
-        tasks: names of :data:`lit_long.evaluation.retrieval.tasks.TASKS`, and ``first_sentence``.
+        tasks: names of :data:`lit_long.evaluation.retrieval.tasks.TASKS`, ``needles`` (one at every depth of one text,
+            which is read once) and ``first_sentence``.
         lengths: tokens of a prompt with its answer.
         depths: where the (first) needle stands.
         samples: probes of each cell.
@@ -49,9 +52,9 @@ class GridSpec:
     control: bool = True
 
     def __post_init__(self) -> None:
-        if unknown := [task for task in self.tasks if task not in (*TASKS, first_sentence.NAME)]:
-            known = ", ".join([*TASKS, first_sentence.NAME])
-            raise UserError(f"no retrieval task {unknown[0]!r}; there are {known}")
+        known = (*TASKS, shared.NAME, first_sentence.NAME)
+        if unknown := [task for task in self.tasks if task not in known]:
+            raise UserError(f"no retrieval task {unknown[0]!r}; there are {', '.join(known)}")
         if not self.tasks or not self.lengths or not self.depths or self.samples < 1:
             raise UserError("a retrieval grid needs at least one task, length, depth and sample")
         if min(self.lengths) < 64 or not all(0 <= depth <= 1 for depth in self.depths):
@@ -59,8 +62,9 @@ class GridSpec:
 
     @property
     def tokens(self) -> int:
-        """Input tokens of the whole grid."""
-        cells = sum(len(self.depths_of(task)) for task in self.tasks) * self.samples
+        """Input tokens of the whole grid, where a text with many needles is read once."""
+        reads = [1 if task == shared.NAME else len(self.depths_of(task)) for task in self.tasks]
+        cells = sum(reads) * self.samples
         return sum(self.lengths) * cells * (2 if self.control else 1)
 
     def depths_of(self, task: str) -> tuple[float, ...]:
@@ -97,8 +101,11 @@ def retrieval_grid(
         ``control_nll``; of first sentences outside of a run ``rouge_l``, ``given``, ``wanted``.
 
     Raises:
-        UserError: a length beyond the model's window, text too short for a length, or a loss that is not finite.
+        UserError: a length beyond the model's window or its table of learned positions, a token that the model does
+            not have, text too short for a length, or a loss that is not finite.
     """
+    check_learned_positions(model, max(spec.lengths))
+    _check_tokens(model, haystack, spec.first)
     window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if window is not None and max(spec.lengths) > window and not allow_beyond:
         raise UserError(
@@ -107,30 +114,83 @@ def retrieval_grid(
         )
     key = key_of([_FORMAT, model_key, spec.seed, spec.first, spec.control, _fingerprint(haystack)])
     if rows_file is None:
-        return [_row(*cell, model, haystack, spec, ranks, progress) for cell in _cells(spec)]
+        return [row for part in _parts(spec) for row in _rows(part, model, haystack, spec, ranks, progress)]
     with RowFile(rows_file, {"key": key, "haystack": haystack.name}) as file:
-        for cell in _cells(spec):
-            name = _name(*cell)
-            if name in file.rows:
-                progress(cell[1] * (2 if spec.control else 1))
+        for part in _parts(spec):
+            if all(_name(*cell) in file.rows for cell in part):
+                progress(part[0][1] * (2 if spec.control else 1))
                 continue
-            file.add({"id": name, **_row(*cell, model, haystack, spec, ranks, progress)})
-        return [{k: v for k, v in file.rows[_name(*cell)].items() if k != "id"} for cell in _cells(spec)]
+            for cell, row in zip(part, _rows(part, model, haystack, spec, ranks, progress), strict=True):
+                if _name(*cell) not in file.rows:  # a run may be cut off between the rows of one text
+                    file.add({"id": _name(*cell), **row})
+        cells = [cell for part in _parts(spec) for cell in part]
+        return [{k: v for k, v in file.rows[_name(*cell)].items() if k != "id"} for cell in cells]
+
+
+def _check_tokens(model: Any, haystack: Haystack, first: int | None) -> None:
+    size = model.config.get_text_config().vocab_size
+    if first is not None and not 0 <= first < size:
+        raise UserError(f"--first-token {first}: the model's tokens are 0 to {size - 1:,}")
+    largest = max((int(document.max()) for document in haystack.documents if len(document)), default=0)
+    if largest >= size:
+        raise UserError(
+            f"{haystack.name!r} holds token id {largest:,} and the model has {size:,} tokens: its tokenizer is another "
+            f"one. Give the model's own with --tokenizer."
+        )
 
 
 Cell = tuple[str, int, float, int]
 
 
-def _cells(spec: GridSpec) -> Iterator[Cell]:
+def _parts(spec: GridSpec) -> Iterator[list[Cell]]:
+    """Cells that are measured together: all depths of a text with many needles, else one by one."""
     for task in spec.tasks:
         for length in sorted(spec.lengths):
-            for depth in spec.depths_of(task):
-                for sample in range(spec.samples):
-                    yield task, length, depth, sample
+            if task == shared.NAME:
+                yield from ([(task, length, d, sample) for d in spec.depths] for sample in range(spec.samples))
+            else:
+                yield from ([(task, length, d, n)] for d in spec.depths_of(task) for n in range(spec.samples))
 
 
 def _name(task: str, length: int, depth: float, sample: int) -> str:
     return f"{task}/{length}/{depth:g}/{sample}"
+
+
+def _rows(
+    part: list[Cell], model: Any, haystack: Haystack, spec: GridSpec, ranks: Ranks | None,
+    progress: Callable[[int], None],
+) -> list[dict[str, Any]]:  # fmt: skip
+    if part[0][0] == shared.NAME:
+        return _shared_rows(part, model, haystack, spec, ranks, progress)
+    return [_row(*cell, model, haystack, spec, ranks, progress) for cell in part]
+
+
+def _shared_rows(
+    part: list[Cell], model: Any, haystack: Haystack, spec: GridSpec, ranks: Ranks | None,
+    progress: Callable[[int], None],
+) -> list[dict[str, Any]]:  # fmt: skip
+    _, length, _, sample = part[0]
+    made = shared.make_shared(
+        haystack, length=length, depths=spec.depths, sample=sample, seed=spec.seed, first=spec.first
+    )
+
+    def read(text: Any) -> list[dict[str, Any]]:
+        if ranks is None and shared.can_share(model):
+            scores = shared.shared_scores(model, text, made.tails, made.answers)
+        else:
+            whole = [np.concatenate([text, tail]) for tail in made.tails]
+            scores = [_one(model, ids, count, ranks) for ids, count in zip(whole, made.answers, strict=True)]
+        progress(length)
+        return [_plain(*score) for score in scores]
+
+    rows = [
+        {"task": task, "length": length, "depth": depth, "place": place, "sample": sample} | score
+        for (task, _, depth, _), place, score in zip(part, made.depths, read(made.text), strict=True)
+    ]
+    if spec.control:
+        for row, control in zip(rows, read(made.control), strict=True):
+            row |= {"control_exact": control["exact"], "control_nll": control["nll"]}
+    return rows
 
 
 def _row(
@@ -151,17 +211,25 @@ def _row(
 
 
 def _scored(model: Any, probe: Probe, ids: Any, ranks: Ranks | None) -> dict[str, Any]:
+    return _plain(*_one(model, ids, probe.answer, ranks))
+
+
+def _one(model: Any, ids: Any, answer: int, ranks: Ranks | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Losses and hits [answer] of the last ``answer`` tokens of ``ids``, by one forward pass."""
     tokens = torch.from_numpy(ids)[None]
     wanted = torch.zeros(1, tokens.shape[1] - 1, dtype=torch.bool)
-    wanted[0, -probe.answer :] = True
+    wanted[0, -answer:] = True
     place = ranks or Ranks(device=next(model.parameters()).device, to_device=_mover(model))
     scores = score_tokens(model, tokens, ranks=place, wanted=wanted)
-    hits, nll = scores.hit[0, -probe.answer :], scores.nll[0, -probe.answer :]
+    return scores.nll[0, -answer:], scores.hit[0, -answer:]
+
+
+def _plain(nll: torch.Tensor, hits: torch.Tensor) -> dict[str, Any]:
     return {
         "exact": bool(hits.all()),
         "token_accuracy": float(hits.float().mean()),
         "nll": float(nll.double().mean()),
-        "tokens": probe.answer,
+        "tokens": len(nll),
     }
 
 
@@ -177,11 +245,3 @@ def _fingerprint(haystack: Haystack) -> str:
     for document in haystack.documents:
         digest.update(document.astype("<i8").tobytes())
     return digest.hexdigest()
-
-
-def fast_spec(length: int, tasks: Sequence[str] = ("needle",)) -> GridSpec:
-    """A quick grid up to ``length``: halves of it down to 1,024, five depths, two probes a cell."""
-    lengths = [length]
-    while lengths[-1] > 1024:
-        lengths.append(lengths[-1] // 2)
-    return GridSpec(tasks=tuple(tasks), lengths=tuple(sorted(lengths)), samples=2)

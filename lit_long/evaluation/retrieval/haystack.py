@@ -44,6 +44,15 @@ class Haystack:
         texts = self.tokenizer.batch_decode([[i] for i in range(size)])
         return np.array([text.rstrip(" ").endswith(_ENDS) for text in texts], dtype=bool)
 
+    def ids(self, text: str) -> Int64:
+        """Token ids of a text, without special tokens."""
+        return np.array(self.tokenizer(text, add_special_tokens=False)["input_ids"], dtype=np.int64)
+
+    def ids_behind(self, front: str, text: str) -> Int64:
+        """Token ids of a text as it is encoded behind another: SentencePiece adds a space to what is encoded alone."""
+        both, before = self.ids(front + text), self.ids(front)
+        return both[len(before) :] if np.array_equal(both[: len(before)], before) else self.ids(text)
+
     def stretch(self, length: int, rng: np.random.Generator) -> Int64:
         """``length`` tokens of one random document that begin behind a sentence's end, int64 [length].
 

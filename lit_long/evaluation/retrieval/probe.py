@@ -7,7 +7,6 @@ this tokenizer, which is what makes two models comparable probe by probe.
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -58,15 +57,14 @@ def make_probe(
     """
     name = f"{seed}:{task}:{length}:{depth:g}:{sample}"
     rng = np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little"))
-    tokenizer = haystack.tokenizer
     if task == first_sentence.NAME:
         return _first_sentence(haystack, length, rng, first)
     puzzle = TASKS[task](rng)
-    question, answer = _ids(tokenizer, puzzle.question), _answer_ids(tokenizer, puzzle)
+    question, answer = haystack.ids(puzzle.question), haystack.ids_behind(puzzle.question, puzzle.answer)
     lead = np.array([] if first is None else [first], dtype=np.int64)
     room = length - len(lead) - len(question) - len(answer)
     if puzzle.counts:
-        text, plain, place = _word_text(tokenizer, puzzle, room, rng)
+        text, plain, place = _word_text(haystack, puzzle, room, rng)
     else:
         text, plain, place = _hidden_text(haystack, puzzle, room, depth, rng)
     ids, control = (np.concatenate([lead, part, question, answer]) for part in (text, plain))
@@ -75,10 +73,10 @@ def make_probe(
 
 
 def _first_sentence(haystack: Haystack, length: int, rng: np.random.Generator, first: int | None) -> Probe:
-    question = _ids(haystack.tokenizer, first_sentence.QUESTION)
+    question = haystack.ids(first_sentence.QUESTION)
     lead = np.array([] if first is None else [first], dtype=np.int64)
     text, plain, wanted = first_sentence.draw(haystack, length - len(lead) - len(question), rng)
-    answer = _answer_ids(haystack.tokenizer, Puzzle((), first_sentence.QUESTION, f" {wanted}"))
+    answer = haystack.ids_behind(first_sentence.QUESTION, f" {wanted}")
     room = length - len(lead) - len(question) - len(answer)
     if room < 2 * len(answer):
         raise UserError(f"a length of {length} tokens is too short for a text and its first sentence; take more")
@@ -89,7 +87,7 @@ def _first_sentence(haystack: Haystack, length: int, rng: np.random.Generator, f
 def _hidden_text(
     haystack: Haystack, puzzle: Puzzle, room: int, depth: float, rng: np.random.Generator
 ) -> tuple[Int64, Int64, int]:
-    hidden = [_ids(haystack.tokenizer, sentence) for sentence in puzzle.hidden]
+    hidden = [haystack.ids(sentence) for sentence in puzzle.hidden]
     size = sum(map(len, hidden))
     if room < 2 * size:
         raise UserError(
@@ -110,9 +108,9 @@ def _hidden_text(
     return np.concatenate([*parts, hay[before:]]), plain, places[0]
 
 
-def _word_text(tokenizer: Any, puzzle: Puzzle, room: int, rng: np.random.Generator) -> tuple[Int64, Int64, int]:
+def _word_text(haystack: Haystack, puzzle: Puzzle, room: int, rng: np.random.Generator) -> tuple[Int64, Int64, int]:
     """A shuffled list of words with the counts asked for, repeated to the length; the control has all alike."""
-    words = [_ids(tokenizer, f" {word}") for word in puzzle.hidden]
+    words = [haystack.ids(f" {word}") for word in puzzle.hidden]
 
     def fill(counts: npt.NDArray[np.int64]) -> Int64:
         order = np.repeat(np.arange(len(words)), counts)
@@ -127,15 +125,3 @@ def _word_text(tokenizer: Any, puzzle: Puzzle, room: int, rng: np.random.Generat
     if room < sum(puzzle.counts) * 2:
         raise UserError(f"a length of {room} tokens is too short for a list of {sum(puzzle.counts)} words; take more")
     return fill(np.array(puzzle.counts)), fill(np.ones(len(words), dtype=np.int64)), 0
-
-
-def _ids(tokenizer: Any, text: str) -> Int64:
-    return np.array(tokenizer(text, add_special_tokens=False)["input_ids"], dtype=np.int64)
-
-
-def _answer_ids(tokenizer: Any, puzzle: Puzzle) -> Int64:
-    """The answer as it is encoded behind the question: SentencePiece adds a space to what is encoded alone."""
-    both, front = _ids(tokenizer, puzzle.question + puzzle.answer), _ids(tokenizer, puzzle.question)
-    if np.array_equal(both[: len(front)], front):
-        return both[len(front) :]
-    return _ids(tokenizer, puzzle.answer)

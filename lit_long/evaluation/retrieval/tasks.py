@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 
-_PLACES = [
+PLACES = [
     "Aleppo",
     "Bergen",
     "Cardiff",
@@ -119,31 +119,31 @@ def passkey(rng: np.random.Generator) -> Puzzle:
 
 def needle(rng: np.random.Generator) -> Puzzle:
     """One seven-digit number of one place."""
-    place, number = str(rng.choice(_PLACES)), str(rng.integers(1_000_000, 10_000_000))
-    return Puzzle((_fact(place, number),), _asked(place), f" {number}")
+    place, number = str(rng.choice(PLACES)), str(rng.integers(1_000_000, 10_000_000))
+    return Puzzle((fact(place, number),), asked(place), f" {number}")
 
 
 def multi_key(rng: np.random.Generator) -> Puzzle:
     """Four places with a number each; one of them is asked for."""
-    places = [str(place) for place in rng.choice(_PLACES, 4, replace=False)]
+    places = [str(place) for place in rng.choice(PLACES, 4, replace=False)]
     numbers = [str(rng.integers(1_000_000, 10_000_000)) for _ in places]
-    hidden = tuple(_fact(*pair) for pair in zip(places, numbers, strict=True))
-    return Puzzle(hidden, _asked(places[0]), f" {numbers[0]}")
+    hidden = tuple(fact(*pair) for pair in zip(places, numbers, strict=True))
+    return Puzzle(hidden, asked(places[0]), f" {numbers[0]}")
 
 
 def multi_value(rng: np.random.Generator) -> Puzzle:
     """One place with four numbers, all asked for in the order of the text."""
-    place = str(rng.choice(_PLACES))
+    place = str(rng.choice(PLACES))
     numbers = [str(rng.integers(1_000_000, 10_000_000)) for _ in range(4)]
     question = f" All the registered numbers of {place}, in the order of the text above, are"
-    return Puzzle(tuple(_fact(place, number) for number in numbers), question, " " + ", ".join(numbers), ordered=True)
+    return Puzzle(tuple(fact(place, number) for number in numbers), question, " " + ", ".join(numbers), ordered=True)
 
 
 def multi_query(rng: np.random.Generator) -> Puzzle:
     """Four places with a number each, all asked for by name."""
-    places = [str(place) for place in rng.choice(_PLACES, 4, replace=False)]
+    places = [str(place) for place in rng.choice(PLACES, 4, replace=False)]
     numbers = [str(rng.integers(1_000_000, 10_000_000)) for _ in places]
-    hidden = tuple(_fact(*pair) for pair in zip(places, numbers, strict=True))
+    hidden = tuple(fact(*pair) for pair in zip(places, numbers, strict=True))
     named = ", ".join(places)
     question = f" The registered numbers of {named}, in this order, are"
     return Puzzle(hidden, question, " " + ", ".join(numbers), ordered=True)
@@ -179,11 +179,13 @@ def _word_list(rng: np.random.Generator, *, common: int, times: int) -> Puzzle:
     return Puzzle(tuple(words), question, " " + ", ".join(chosen), counts=counts)
 
 
-def _fact(place: str, number: str) -> str:
+def fact(place: str, number: str) -> str:
+    """The sentence that is hidden."""
     return f" The registered number of {place} is {number}."
 
 
-def _asked(place: str) -> str:
+def asked(place: str) -> str:
+    """The question for a place's number."""
     return f" According to the text above, the registered number of {place} is"
 
 

@@ -15,21 +15,6 @@ from lit_long.evaluation.retrieval.summary import LengthScore, Share, by_length,
 from lit_long.evaluation.retrieval.tasks import TASKS
 
 
-@pytest.fixture(scope="module")
-def texts(books):
-    return [json.loads(line)["text"] for line in books.read_text().splitlines()][:3]
-
-
-@pytest.fixture(scope="module")
-def real(smollm2, texts):
-    """The real chat model in float32 and a haystack of real books."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(smollm2)
-    model = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32).eval()
-    return model, Haystack.of_texts(texts, tokenizer, name="books")
-
-
 def test_one_forward_decides_what_greedy_generate_gives(real):
     model, haystack = real
     spec = GridSpec(tasks=("passkey", "variable_tracking"), lengths=(240,), depths=(0.5,), samples=4)
@@ -111,6 +96,14 @@ def test_a_random_model_finds_nothing(tiny_model_dir, texts):
     assert all(abs(row["nll"] - np.log(4096)) < 1 for row in rows)
 
 
+def test_tokens_of_another_model_are_refused(tiny_model_dir, real):
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32).eval()
+    with pytest.raises(UserError, match="its tokenizer is another one"):
+        retrieval_grid(model, real[1], GridSpec(lengths=(64,)))
+
+
 def _score(length, hits, count=20):
     return LengthScore("needle", length, Share(hits, count), 0.0, 0.0, None, None)
 
@@ -151,6 +144,7 @@ def test_command_resumes_and_reports(smollm2, texts, tmp_path, capsys):
         (["--lengths", "9000"], "beyond the model's window of 8,192"),
         (["--lengths", "32"], "at least 64"),
         (["--lengths", "128", "--corpus", "somewhere"], "and not both"),
+        (["--lengths", "128", "--first-token", "49152"], "the model's tokens are 0 to 49,151"),
         (["--lengths", "8000"], "no document of 'book' has"),
     ],
 )
