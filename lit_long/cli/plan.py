@@ -55,9 +55,8 @@ def _run(args: argparse.Namespace) -> int:
         device = this_cpu(layout.devices)
     else:
         device = find_device(args.gpu, Path(args.hardware) if args.hardware else None)
-    module, rows = _instantiated(recipe)
     try:
-        workload = workload_of(module, rows, trainer)
+        workload = workload_of(*_instantiated(recipe), trainer)
     except UserError as error:
         if "cannot be read" not in str(error):
             raise
