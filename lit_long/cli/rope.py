@@ -58,18 +58,13 @@ def _all_names() -> list[str]:
 def _method(text: str) -> Any:
     from lit_long.errors import UserError
     from lit_long.rope import rope_method
+    from lit_long.rope.registry import parse_options
 
-    name, _, rest = text.partition(":")
-    options: dict[str, float] = {}
-    for part in filter(None, rest.split(",")):
-        key, equals, value = part.partition("=")
-        try:
-            options[key] = float(value)
-        except ValueError:
-            equals = ""
-        if not equals:
-            raise UserError(f"--method {text}: {part!r} is not OPTION=NUMBER, e.g. abf:base=5e6")
-    return rope_method(name, **options)
+    name, _, options = text.partition(":")
+    try:
+        return rope_method(name, **parse_options(options))
+    except UserError as error:
+        raise UserError(f"--method {text}: {error}") from error
 
 
 def _geometry(args: Namespace) -> Any:

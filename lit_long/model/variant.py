@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lit_long.errors import UserError
 from lit_long.rope import RopeScaling, rope_method
+from lit_long.rope.registry import parse_options
 
 _MARK = "#"
 _LENGTH = "length"
@@ -71,13 +72,10 @@ def parse_variant(text: str) -> Variant:
             f"{text!r}: the positions of a training checkpoint are those that it was trained with; export it, or give "
             "the base model"
         )
-    options: dict[str, float] = {}
-    for part in filter(None, listed.split(",")):
-        key, _, value = part.partition("=")
-        try:
-            options[key] = float(value)
-        except ValueError as error:
-            raise UserError(f"{text!r}: {part!r} is not KEY=NUMBER, e.g. base=500000") from error
+    try:
+        options = parse_options(listed)
+    except UserError as error:
+        raise UserError(f"{text!r}: {error}") from error
     length = options.pop(_LENGTH, None)
     if length is not None and (length < 1 or length != int(length)):
         raise UserError(f"{text!r}: length must be a whole number of tokens, got {length:g}")

@@ -43,6 +43,22 @@ def rope_method(name: str, **options: Any) -> RopeScaling:
     return methods[name](**options)
 
 
+def parse_options(text: str) -> dict[str, float]:
+    """Options of a method as they are written on the command line, ``KEY=NUMBER,...``.
+
+    Raises:
+        UserError: a part that is not KEY=NUMBER.
+    """
+    options: dict[str, float] = {}
+    for part in filter(None, text.split(",")):
+        key, _, value = part.partition("=")
+        try:
+            options[key] = float(value)
+        except ValueError as error:
+            raise UserError(f"{part!r} is not KEY=NUMBER, e.g. base=500000") from error
+    return options
+
+
 def _suggestion(word: str, known: Any) -> str:
     close = difflib.get_close_matches(str(word).lower(), list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else "."

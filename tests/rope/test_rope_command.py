@@ -50,7 +50,7 @@ def test_a_model_s_config_is_enough(capsys, tmp_path):
     ("words", "message"),
     [
         (["--method", "abff", "--length", "32768"], "did you mean 'abf'"),
-        (["--method", "abf:base", "--length", "32768"], "'base' is not OPTION=NUMBER"),
+        (["--method", "abf:base", "--length", "32768"], "'base' is not KEY=NUMBER"),
         (["--method", "abf:bas=5e6", "--length", "32768"], "has no option 'bas'"),
         (["--length", "1024"], "no method takes this model to 1,024 tokens"),
     ],
