@@ -20,8 +20,7 @@ def longer(result: dict[str, Any]) -> list[str]:
     rows = []
     for name, arm in arms.items():
         cells = [f"{arm[source]['loss']['mean']:.3f}" for source in SOURCES]
-        contexts = {int(c): v for source in SOURCES for c, v in arm[source]["contexts"].items()}
-        means = {c: sum(arm[source]["contexts"][str(c)] for source in SOURCES) / len(SOURCES) for c in contexts}
+        means = _by_context(arm)
         cells += [f"{means[c]:.3f}" for c in sorted(means)]
         rows.append([name, *cells])
     head = ["", *(f"{source}, all positions" for source in SOURCES)]
@@ -31,7 +30,19 @@ def longer(result: dict[str, Any]) -> list[str]:
     lines += [
         "",
         f"The extended model with the whole window, minus the control's best truncation: {signed(base)} "
-        f"({says(base)}); minus its own best truncation: {signed(own)} ({says(own)}). Below 0, the long context pays.",
+        f"({says(base)}); minus its own best truncation: {signed(own)} ({says(own)}). Below 0, the long context pays. "
+        f"Lowest, on average over the three: {', '.join(f'{n} from {c:,} tokens' for n, c in _best(arms).items())}.",
         "",
     ]
     return [*lines, made_by(result, result["training_seconds"])]
+
+
+def _by_context(arm: dict[str, Any]) -> dict[int, float]:
+    """Loss of the last tokens by context, mean over the sources."""
+    contexts = [int(c) for c in arm[SOURCES[0]]["contexts"]]
+    return {c: sum(arm[source]["contexts"][str(c)] for source in SOURCES) / len(SOURCES) for c in contexts}
+
+
+def _best(arms: dict[str, Any]) -> dict[str, int]:
+    """The context from which each arm predicts best."""
+    return {name: min(means, key=means.__getitem__) for name, arm in arms.items() if (means := _by_context(arm))}
