@@ -86,8 +86,8 @@ def curriculum(result: dict[str, Any]) -> list[str]:
         "The first four read the same text in the same order (a short stage cuts the rows of the long one), so they "
         "differ by length alone, and training shows no spike at the switch: the RoPE base is the same in both stages. "
         f"{short} always is dealt rows of {short} from all over the corpus, {length // short} times as many places a "
-        "step; it differs from the switch at 80 % in a fifth of the steps by length but in all by order, so its lead is "
-        f"one of variety at {result['steps']} steps, not of length.",
+        "step; it differs from the switch at 80 % in a fifth of the steps by length but in all by order, so its lead "
+        f"is one of variety at {result['steps']} steps, not of length.",
         "",
         "![Training loss of the curricula](images/evidence_curriculum.png)",
         "",
