@@ -69,7 +69,8 @@ def beyond(result: dict[str, Any]) -> list[str]:
         "",
         f"Gain in nats per token on the sentence that the text begins with, over the same prompt without it: what the "
         f"model read at that distance. {asked['samples']} stretches of held-out books a cell. No model of this size "
-        "answers the request: exact copies and ROUGE-L are in the JSON.",
+        "answers the request: exact copies and ROUGE-L are in the JSON. xPos-ABF is left out: without a key/value "
+        "cache its answers would take hours.",
         "",
     ]
     rows = [
@@ -78,32 +79,8 @@ def beyond(result: dict[str, Any]) -> list[str]:
     ]
     lines += table(["", *(f"{length:,}" for length in asked["lengths"])], rows)
     lines += ["", f"Native {native:,}, trained {trained:,} tokens; longer ones are extrapolation.", ""]
-    values = law["law"]
-    lines += ["## Power law of context (Fig. 1)", ""]
-    lines.append(
-        f"L(c) = (alpha / c)^beta + gamma through the losses by position of the {law['model']} model, positions 65 to "
-        f"{trained:,}, {law['windows']} windows from {law['documents']} documents:"
-    )
-    lines.append("")
-    rows = []
-    for key in ("alpha", "beta", "gamma"):
-        interval = law["intervals"][key] if law["intervals"] else None
-        rows.append([key, f"{values[key]:.3f}", f"[{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "none"])
-    lines += table(["", "value", "95 % interval over documents"], rows)
+    lines += [*_power_law(law, trained), "", "## Beyond the trained length (Fig. 9)", ""]
     lines += [
-        "",
-        f"R² {law['r2']:.3f}; by AICc the {law['best_form']} form fits best. "
-        + (
-            "beta is determined to 0.3. "
-            if law["determined"]
-            else "**beta is not determined by so few documents** (its interval is wider than 0.3). "
-        )
-        + "The paper's 7B has 25.4, 0.45 and 1.56. A large beta says that the gain from context is soon over.",
-        "",
-        "![Power law](images/evidence_power_law.png)",
-        "",
-        "## Beyond the trained length (Fig. 9)",
-        "",
         f"Loss on windows of {far['length']:,} tokens, twice the trained length, nats per token:",
         "",
     ]
@@ -123,9 +100,48 @@ def beyond(result: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _power_law(law: dict[str, Any], trained: int) -> list[str]:
+    lines = [
+        "## Power law of context (Fig. 1)",
+        "",
+        f"L(c) = (alpha / c)^beta + gamma through the losses by position of the {law['model']} model, positions 65 to "
+        f"{trained:,}, {law['windows']} windows from {law['documents']} documents:",
+        "",
+    ]
+    if "refused" in law:
+        first, last = law["losses"][0], law["losses"][-1]
+        return [
+            *lines,
+            f"**No law fits.** From the first to the last bucket the loss goes from {first:.3f} to {last:.3f}: by "
+            "position it does not fall at this size and budget, and `fit_power_law` refuses. The paper's 7B has 25.4, 0.45 "
+            "and 1.56.",
+        ]
+    rows = []
+    for key in ("alpha", "beta", "gamma"):
+        interval = law["intervals"][key] if law["intervals"] else None
+        cell = f"[{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "none"
+        rows.append([key, f"{law['law'][key]:.3f}", cell])
+    sure = (
+        "beta is determined to 0.3."
+        if law["determined"]
+        else ("**beta is not determined by so few documents** (its interval is wider than 0.3).")
+    )
+    return [
+        *lines,
+        *table(["", "value", "95 % interval over documents"], rows),
+        "",
+        f"R² {law['r2']:.3f}; by AICc the {law['best_form']} form fits best. {sure} The paper's 7B has 25.4, 0.45 and "
+        "1.56. A large beta says that the gain from context is soon over.",
+        "",
+        "![Power law](images/evidence_power_law.png)",
+    ]
+
+
 def plot_power_law(result: dict[str, Any], path: Path) -> None:
     """Points with standard errors and the fitted line."""
     law = result["power_law"]
+    if "refused" in law:
+        return
     made, (panel,) = figure(1, width=6)
     centres = [(low * high) ** 0.5 for low, high in law["ranges"]]
     panel.errorbar(centres, law["losses"], yerr=law["errors"], fmt="o", markersize=3)

@@ -122,3 +122,9 @@ def test_weights_are_never_unpickled_with_code():
                 # the proof of a release runs the code that we put into it; the flag comes from the exporter
                 allowed = {"False", "custom_code"} if path.name == "proof_reader.py" else {"False"}
                 assert ast.unparse(node.value) in allowed, path
+
+
+def test_names_of_test_files_differ():
+    """pytest imports a test file by its name alone: of two with one name, the second is an error of the whole run."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []

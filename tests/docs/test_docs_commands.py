@@ -28,7 +28,7 @@ def commands_of(text):
     for line in text.replace("\\\n", " ").splitlines():
         for part in re.split(r"\s[|&;]+\s|\s#\s", line):
             if re.match(r"\s*(\$ |torchrun .*|srun .*)?(\.venv/bin/)?lit-long \S", part):
-                words = shlex.split(re.sub(r"\[[^\]]*\]|\.\.\.", "", part), comments=True)
+                words = shlex.split(re.sub(r"\[[^\]]*\]|\.\.\.", "", part))
                 yield words[[word.removeprefix(".venv/bin/") for word in words].index("lit-long") + 1 :]
 
 
