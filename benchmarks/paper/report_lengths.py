@@ -113,8 +113,8 @@ def _power_law(law: dict[str, Any], trained: int) -> list[str]:
         return [
             *lines,
             f"**No law fits.** From the first to the last bucket the loss goes from {first:.3f} to {last:.3f}: by "
-            "position it does not fall at this size and budget, and `fit_power_law` refuses. The paper's 7B has 25.4, 0.45 "
-            "and 1.56.",
+            "position it does not fall at this size and budget, and `fit_power_law` refuses. The paper's 7B has 25.4, "
+            "0.45 and 1.56.",
         ]
     rows = []
     for key in ("alpha", "beta", "gamma"):
