@@ -58,6 +58,7 @@ def measure(
             progress=_Lines(),
             native_length=native,
             context_control=contexts,
+            allow_beyond=True,  # of the base, and of all models where they extrapolate
         )
     return found
 
