@@ -19,7 +19,7 @@ from lit_long.model.inference import load_for_inference
 SOURCES = ("books", "manuals", "code")
 
 
-class _Lines:
+class Lines:
     """Says which model is being measured."""
 
     def start(self, name: str, tokens: int) -> None:
@@ -55,7 +55,7 @@ def measure(
             cut,
             load=load_for_inference,
             raw_folder=work / "raw" / study / source,
-            progress=_Lines(),
+            progress=Lines(),
             native_length=native,
             context_control=contexts,
             allow_beyond=True,  # of the base, and of all models where they extrapolate

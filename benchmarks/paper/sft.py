@@ -29,6 +29,7 @@ from typing import Any
 
 import torch
 from arms import HERE, ROOT, Arm, release, sources
+from measure import Lines
 from sft_data import LONG, TEMPLATE, TOKENIZER, by_rule, make_chats
 
 from lit_long.data import InstructData, InstructSource
@@ -92,19 +93,6 @@ def _data(work: Path, overlay: str) -> dict[str, Any]:
     return {"data.init_args.sources": found, "data.init_args.weights": weights}
 
 
-class _Lines:
-    """Says which model is being measured."""
-
-    def start(self, name: str, tokens: int) -> None:
-        print(f"measuring {name}: {tokens:,} tokens", flush=True)
-
-    def advance(self, tokens: int) -> None:
-        pass
-
-    def note(self, message: str) -> None:
-        pass
-
-
 def measure(work: Path, models: dict[str, str]) -> dict[str, list[dict[str, Any]]]:
     """Rows of each model on the same held-out questions; raw rows are kept and used again."""
     chats = {rule: InstructSource(path=str(file), long=True) for rule, file in by_rule(work, "held_out_long").items()}
@@ -127,7 +115,7 @@ def measure(work: Path, models: dict[str, str]) -> dict[str, list[dict[str, Any]
             file=work / "raw" / "sft" / f"{Path(path).parent.parent.name if path.endswith('.ckpt') else name}.jsonl",
             model_key=model_key(path),
             name=name,
-            progress=_Lines(),
+            progress=Lines(),
         )
     return rows
 
