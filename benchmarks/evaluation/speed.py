@@ -83,12 +83,10 @@ def main():
     warn_if_busy(facts)
     file = args.output / "evaluation_speed.json"
     data = {"measurements": []} if args.again or not file.exists() else json.loads(file.read_text())
-    data |= {
-        "machine": facts,
-        "versions": versions(PACKAGES),
-        "threads": int(os.environ.get("OMP_NUM_THREADS", facts["cores"])),
-    }
-    environment = {"OMP_NUM_THREADS": str(data["threads"]), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    threads = int(os.environ.get("OMP_NUM_THREADS", facts["cores"]))
+    # of the first call; each measurement notes its own threads and load
+    data = {"machine": facts, "versions": versions(PACKAGES), "threads": threads} | data
+    environment = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
     for job in jobs(args):
         if any({k: m.get(k) for k in job} == job and "error" not in m for m in data["measurements"]):
             continue
@@ -96,6 +94,7 @@ def main():
             path = Path(folder) / "job.json"
             path.write_text(json.dumps(job | {"model": args.model, "few": args.few}))
             found = job | run_alone(__file__, [args.model, "--job", path], environment=environment, every=1.0)
+        found |= {"threads": threads, "load_before": facts["load_before"]}
         print(json.dumps(found), file=sys.stderr)
         kept = [m for m in data["measurements"] if {k: m.get(k) for k in job} != job]
         data["measurements"] = [*kept, found]

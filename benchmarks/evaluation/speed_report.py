@@ -116,7 +116,8 @@ def _suite(found, threads):
     lines = []
     for length in _lengths(found, "suite"):
         m = found["suite", length, "quick"]
-        cpu, wall, cores = m["seconds"]["cpu"], m["seconds"]["wall"], f"{threads} core{'s' if threads > 1 else ''}"
+        own = m.get("threads", threads)
+        cpu, wall, cores = m["seconds"]["cpu"], m["seconds"]["wall"], f"{own} core{'s' if own > 1 else ''}"
         judged = "**missed**"
         if cpu < GOAL_SECONDS:
             judged = "met" if wall < GOAL_SECONDS else "met in CPU seconds of one core, not by the clock of a busy one"
