@@ -148,15 +148,15 @@ def warn_if_busy(facts):
         print(f"the machine is busy (load {facts['load_before']:.1f}): do not publish these numbers", file=sys.stderr)
 
 
-def environment_line(facts, found):
-    """Machine and versions as a paragraph."""
+def environment_line(facts, found, load="Load of the machine before"):
+    """Machine and versions as a paragraph; ``load``: what ``load_before`` is called."""
     packages = ", ".join(f"{name} {number}" for name, number in found.items() if number)
     missing = [name for name, number in found.items() if not number]
     return (
-        f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gib']} GiB, {facts['system']}, "
-        f"Python {facts['python']}; {packages}"
+        f"{facts['cpu']}, {facts['cores']} core{'s' * (facts['cores'] > 1)}, {facts['memory_gib']} GiB, "
+        f"{facts['system']}, Python {facts['python']}; {packages}"
         + (f"; not installed: {', '.join(missing)}" if missing else "")
-        + f". Load of the machine before: {facts['load_before']:.2f}."
+        + f". {load}: {facts['load_before']:.2f}."
     )
 
 

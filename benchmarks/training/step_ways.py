@@ -268,10 +268,40 @@ WAYS = {
 }
 
 
+DEFAULT_WAYS = [name for name in WAYS if name not in ("lit-long, one block", "litgpt, without torch.compile")]
+PRODUCTS = "matrix products"
+
+
+def matrix_products(job):
+    """FLOP/s of a step's matrix products by themselves, forward and backward: what no training step can beat.
+
+    Every matrix of one layer and the output layer, 2,048 tokens at a time, as one process with all threads.
+    """
+    import torch
+
+    shape = json.loads(Path(job["model"], "config.json").read_text())
+    width, key = shape["hidden_size"], shape["num_key_value_heads"] * shape["head_dim"]
+    inner, layers, tokens = shape["intermediate_size"], shape["num_hidden_layers"], 2048
+    matrices = [(width, width)] * 2 + [(width, key)] * 2 + [(width, inner)] * 2 + [(inner, width)]
+    total = seconds = 0.0
+    for (m, n), times in [*((matrix, layers) for matrix in matrices), ((width, shape["vocab_size"]), 1)]:
+        x, w, g = torch.randn(tokens, m), torch.randn(n, m), torch.randn(tokens, n)
+        found = []
+        for _ in range(6):
+            began = time.perf_counter()
+            _ = x @ w.T, g @ w, g.T @ x
+            found.append(time.perf_counter() - began)
+        total += times * 6 * tokens * m * n
+        seconds += times * sorted(found[1:])[2]
+    return {"flops_a_second": total / seconds}
+
+
 def run(name, job):
     """One way, in this process; memory beyond ``job["limit_gib"]`` is an allocation error and not the machine's end."""
     limit = int(job["limit_gib"] * 2**30)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     os.environ["HF_HUB_OFFLINE"] = "1"
+    if name == PRODUCTS:
+        return matrix_products(job)
     function, options, _ = WAYS[name]
     return function(job, **options)
