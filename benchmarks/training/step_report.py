@@ -40,9 +40,9 @@ def report(data):
         "`benchmarks/training/step_ways.py`. A process may have "
         f"{max(row['limit_gib'] for row in rows):g} GiB; imports alone take some 600 MiB.", "",
         f"The matrix products of a step by themselves run at {data['products']['flops_a_second'] / 1e9:.0f} GFLOP/s "
-        "here: what no way can beat. Losses are those of the first step: the same weights and tokens, so ways that "
-        "keep documents apart must agree, and so must those that do not, which also count the first token of each "
-        "document.", "",
+        "here: what no way can beat. Losses are those of the first and the last step: the same weights, tokens and "
+        "optimizer, so ways that keep documents apart must agree, and so must those that do not, which also count the "
+        "first token of each document.", "",
     ]  # fmt: skip
     for kind, title in KINDS.items():
         found = [row for row in rows if row["kind"] == kind]
@@ -62,7 +62,7 @@ def _section(rows, ceiling):
         *_table(by, lengths, _speed), "",
         "Most memory of the process, MiB:", "",
         *_table(by, lengths, _memory), "",
-        "Loss of the first step:", "",
+        "Loss of the first and the last step:", "",
         *_table(by, lengths, _loss), "",
         *_goals(by, lengths, ceiling), *failed,
     ]  # fmt: skip
@@ -101,7 +101,7 @@ def _memory(row):
 
 
 def _loss(row):
-    return "" if "error" in row or row["losses"][0] is None else f"{row['losses'][0]:.4f}"
+    return "" if "error" in row else f"{row['losses'][0]:.4f}, {row['losses'][-1]:.4f}"
 
 
 def _share(row, ceiling):

@@ -103,7 +103,9 @@ def lit_long(job, *, apart=True, levers=None):
             clock.stop(outputs["loss"])
 
     torch.manual_seed(0)
-    optimizer = OptimizerSettings(learning_rate=RATE, warmup_steps=0)
+    optimizer = OptimizerSettings(  # as the peers', so that the losses of later steps can be compared, too
+        learning_rate=RATE, warmup_steps=0, final_lr_ratio=1.0, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0
+    )
     module = LongContextModule(
         model=job["model"],
         context_length=job["context"],
