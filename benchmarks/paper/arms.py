@@ -72,13 +72,17 @@ def release(checkpoint: str, output: Path) -> Path:
 
 
 def write_result(name: str, command: str, numbers: dict[str, Any]) -> None:
-    """``benchmarks/results/NAME.json``, with what was run where."""
+    """``benchmarks/results/NAME.json``, with what was run where; what somebody noted in it (``notes``) stays."""
     import torch
 
-    about = {
+    file = RESULTS / f"{name}.json"
+    notes = json.loads(file.read_text()).get("notes") if file.exists() else None
+    about: dict[str, Any] = {
         "command": command,
         "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}",
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
     }
-    (RESULTS / f"{name}.json").write_text(json.dumps(about | numbers, indent=1) + "\n")
+    if notes:
+        about["notes"] = notes
+    file.write_text(json.dumps(about | numbers, indent=1) + "\n")
     print(f"wrote {name}.json")

@@ -22,6 +22,7 @@ from lit_long.data import TokenCorpus
 from lit_long.data.documents import DocumentSet, Selection
 
 LONG = LENGTH
+REFERENCE = "b, without it"  # the other arms are compared with it
 WITHOUT_BOOKS = {"books": 0, "manuals": 0.5, "code": 0.5}
 NEW_LONG = {"books": 0.3, "manuals": 0.35, "code": 0.35}
 
@@ -75,7 +76,8 @@ def study(work: Path, windows: int) -> dict[str, Any]:
         "tokens": STEPS * TOKENS_PER_STEP,
         "training_seconds": seconds,
         "mixtures": settings,
-        "arms": tabulate(found, {"base": ["base"]} | {name: [name[0]] for name in settings}),
+        "reference": REFERENCE,
+        "arms": tabulate(found, {"base": ["base"]} | {name: [name[0]] for name in settings}, reference=REFERENCE),
     }
 
 

@@ -63,13 +63,22 @@ def measure(
     return found
 
 
-def tabulate(found: dict[str, Evaluation], arms: dict[str, list[str]]) -> dict[str, Any]:
-    """A row an arm, by source and over all. ``arms``: name -> its models, one a seed; one arm is ``base``."""
+def tabulate(
+    found: dict[str, Evaluation], arms: dict[str, list[str]], *, reference: str | None = None
+) -> dict[str, Any]:
+    """A row an arm, by source and over all. ``arms``: name -> its models, one a seed; one arm is ``base``.
+
+    With ``reference``, an arm of as many seeds, the others also have ``minus_reference``: loss on the same tokens, seed
+    by seed, minus that arm's.
+    """
     rows: dict[str, Any] = {}
     for name, models in arms.items():
         members = [model.replace(" ", "_") for model in models]
         rows[name] = {source: _row(evaluation, members) for source, evaluation in found.items()}
         rows[name]["all"] = _pooled(found, members)
+        if reference is not None and name not in (reference, "base"):
+            others = [model.replace(" ", "_") for model in arms[reference]]
+            rows[name]["all"]["minus_reference"] = _difference(found, members, others)
     return rows
 
 
@@ -128,12 +137,31 @@ def _row(evaluation: Evaluation, members: list[str]) -> dict[str, Any]:
 def _pooled(found: dict[str, Evaluation], members: list[str]) -> dict[str, Any]:
     """All windows of all sources together, documents as clusters."""
     each = [_window_values(evaluation, members) for evaluation in found.values()]
+    values = {key: torch.cat([one[key] for one in each], dim=1) for key in each[0]}
+    return _summary(values, _clusters(found))
+
+
+def _clusters(found: dict[str, Evaluation]) -> torch.Tensor:
+    """Number of the document of each window, all sources one after the other."""
     clusters, offset = [], 0
     for evaluation in found.values():
         clusters.append(evaluation.windows.documents + offset)
         offset += int(evaluation.windows.documents.max()) + 1
-    values = {key: torch.cat([one[key] for one in each], dim=1) for key in each[0]}
-    return _summary(values, torch.cat(clusters))
+    return torch.cat(clusters)
+
+
+def _difference(found: dict[str, Evaluation], members: list[str], others: list[str]) -> dict[str, Any]:
+    """Loss of ``members`` minus that of ``others``, window by window and seed by seed."""
+    if len(members) != len(others):
+        raise ValueError(f"{members} and {others} have different seeds")
+    ours, theirs = (
+        torch.cat([_window_values(evaluation, names)["loss"] for evaluation in found.values()], dim=1)
+        for names in (members, others)
+    )
+    summary = plain(cluster_estimate((ours - theirs).mean(dim=0), _clusters(found)))
+    if len(members) > 1:
+        summary["seed_sd"] = float((ours - theirs).mean(dim=1).std())
+    return summary
 
 
 def plain(estimate: Estimate) -> dict[str, Any]:

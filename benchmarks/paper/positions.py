@@ -18,6 +18,7 @@ from measure import measure, tabulate
 
 NATIVE, LENGTH = 512, 4096
 ARMS = {"RoPE": "a_rope", "PI": "b_pi", "ABF": "c_abf", "xPos-ABF": "d_xpos_abf"}
+REFERENCE = "ABF"  # the other arms are compared with it, seed by seed
 STEPS, TOKENS_PER_STEP = 12, 8_192  # recipes/extend.yaml
 
 
@@ -65,7 +66,8 @@ def study(work: Path, seeds: int, windows: int) -> dict[str, Any]:
         "tokens": STEPS * TOKENS_PER_STEP,
         "steps": STEPS,
         "training_seconds": seconds,
-        "arms": tabulate(found, arms),
+        "reference": REFERENCE,
+        "arms": tabulate(found, arms, reference=REFERENCE),
     }
 
 

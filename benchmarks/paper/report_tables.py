@@ -40,7 +40,7 @@ def made_by(result: dict[str, Any], seconds: dict[str, float] | None = None) -> 
     text = f"`{result['command']}`; {result['machine']}, torch {result['versions']['torch']}"
     if seconds:
         total = sum(seconds.values())
-        text += f"; training took {total / 60:,.0f} minutes in all, one thread each, on a machine busy with other work"
+        text += f"; training took {total / 60:,.0f} minutes in all, on a shared machine"
     return f"{text}."
 
 
