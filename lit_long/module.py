@@ -57,6 +57,8 @@ class LongContextModule(LightningModule):
             ``flash_attn_3``, ``flash_attn_4``, ``cudnn`` or ``sdpa`` (docs/attention.md).
         levers: memory and speed (activation checkpointing and more); default: what length and memory ask for.
         loss_chunk_size: tokens whose logits exist at once; default: about 48 MiB of logits on a CPU, 512 MiB on a GPU.
+        loss_backend: ``auto`` (on a GPU the fastest that agrees, measured once), ``chunked`` (our own; the same bits in
+            every run), ``torch`` or ``liger``.
         z_loss: factor of the squared log-normaliser in the loss, e.g. 1e-4; 0: none. It is logged apart from the loss.
         bad_steps: what to do with a step whose loss or gradient is NaN or explodes; default: stop at NaN.
 
@@ -80,6 +82,7 @@ class LongContextModule(LightningModule):
         attention_backend: str = "auto",
         levers: Levers | None = None,
         loss_chunk_size: int | None = None,
+        loss_backend: Literal["auto", "chunked", "torch", "liger"] = "auto",
         z_loss: float = 0.0,
         bad_steps: BadSteps | None = None,
     ) -> None:
@@ -108,7 +111,7 @@ class LongContextModule(LightningModule):
                 f"model.z_loss is {z_loss}, it must be 0 or more; model.loss_chunk_size is {loss_chunk_size}, it must "
                 f"be at least 1, or null"
             )
-        self.loss_chunk_size, self.z_loss = loss_chunk_size, z_loss
+        self.loss_chunk_size, self.loss_backend, self.z_loss = loss_chunk_size, loss_backend, z_loss
         self.judge = StepJudge(bad_steps if bad_steps is not None else BadSteps())
         Selection(attention_backend)  # is it there?
         self.model: Any = None
@@ -250,7 +253,9 @@ class LongContextModule(LightningModule):
                 "the batch has no step_target_weight (targets in the whole optimizer step, over all ranks and "
                 "micro-batches); use lit_long.data.PretrainData, or put it into your batches"
             )
-        sums = next_token_loss(self.model, batch, chunk_size=self.loss_chunk_size, z_loss=self.z_loss)
+        sums = next_token_loss(
+            self.model, batch, chunk_size=self.loss_chunk_size, z_loss=self.z_loss, backend=self.loss_backend
+        )
         whole = max(batch["step_target_weight"], 1e-9)
         self._step_losses = self._step_losses + torch.stack([sums.loss.detach() - sums.z_loss, sums.z_loss]) / whole
         return sums.loss / whole * self.trainer.accumulate_grad_batches * self.trainer.world_size

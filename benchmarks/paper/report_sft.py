@@ -51,7 +51,7 @@ def sft(result: dict[str, Any]) -> list[str]:
     lines += ["", _reading(arms), ""]
     lines.append(
         f"`{result['command']}`; {result['machine']}, torch {result['versions']['torch']}; seconds of training, on a "
-        "machine that was busy with other work: "
+        "shared machine: "
         + ", ".join(f"{name} {seconds:,.0f}" for name, seconds in result["training_seconds"].items())
         + "."
     )

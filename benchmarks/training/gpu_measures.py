@@ -93,7 +93,7 @@ def step(job):
     module = LongContextModule(
         context_length=job["length"],
         levers=Levers(**job["levers"]),
-        optimizer=OptimizerSettings(warmup_steps=0),
+        optimizer=OptimizerSettings(warmup_steps=0, states=job.get("states", "float32")),
         **options,
     )
     trainer = Trainer(
@@ -178,7 +178,12 @@ def _matmul(size, device, dtype):
 
 
 def peer(job):
-    """The same row through transformers' Trainer or TRL, with gradient checkpointing, as their documentation does."""
+    """The same row through transformers' Trainer or TRL, with gradient checkpointing, as their documentation does.
+
+    Packed documents mean flash attention there; where it is not installed, SDPA gets a square mask (``attention``).
+    """
+    from importlib.util import find_spec
+
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
@@ -206,7 +211,9 @@ def peer(job):
     }  # fmt: skip
     options = dict(shape)
     config = AutoConfig.for_model(options.pop("model_type"), **options)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    flash = gpu and find_spec("flash_attn") is not None
+    attention = "flash_attention_2" if flash else "sdpa"
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=attention)
     if job["way"] == "TRL SFTTrainer":
         import datasets
         from transformers import PreTrainedTokenizerFast
@@ -232,7 +239,7 @@ def peer(job):
     trainer.train()
     rates = sorted(job["length"] / taken for taken in seconds[1:])
     peak = torch.cuda.max_memory_allocated() / 2**30 if gpu else None
-    return {"tokens_per_second": rates[len(rates) // 2], "peak_memory_gib": peak}
+    return {"tokens_per_second": rates[len(rates) // 2], "peak_memory_gib": peak, "attention": attention}
 
 
 def _tokenizer():

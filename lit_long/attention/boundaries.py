@@ -66,6 +66,10 @@ def boundaries(
     """Boundaries from ``cu_seqlens`` (int [documents + 1]), else from restarts in ``position_ids`` [B or 1, T].
 
     None if there is neither. All layers of a forward pass hand in the same tensor, which is looked at once.
+
+    Raises:
+        UserError: ``cu_seqlens`` do not cover the rows, or a document would reach over two (on a GPU an assertion of
+            the device, so that nothing waits for it); or ``position_ids`` have more than two dimensions.
     """
     source = cu_seqlens if cu_seqlens is not None else position_ids
     if source is None:
@@ -78,13 +82,31 @@ def boundaries(
             return found
     if cu_seqlens is not None:
         found = Boundaries(cu_seqlens.to(torch.int32), rows, tokens, longest)
+        _check(found)
     else:
         found = Boundaries(_restarts(source, rows, tokens), rows, tokens)
     _LAST[:] = [(weakref.ref(source), version, key, found)]
     return found
 
 
+def _check(found: Boundaries) -> None:
+    """Kernels trust the boundaries: what they do not cover would be left as it was in memory."""
+    cuts = found.cu_seqlens
+    if cuts.device.type == "cpu":
+        _ = found.lengths
+    if cuts.device.type != "cuda":
+        return
+    starts = torch.arange(found.rows + 1, device=cuts.device, dtype=cuts.dtype) * found.tokens
+    right = (cuts.diff() >= 0).all() & (cuts[0] == 0) & (cuts[-1] == starts[-1]) & torch.isin(starts, cuts).all()
+    torch._assert_async(right, f"cu_seq_lens_q must rise from 0 and cover {found.rows} x {found.tokens} tokens")
+
+
 def _restarts(position_ids: torch.Tensor, rows: int, tokens: int) -> torch.Tensor:
+    if position_ids.ndim != 2:
+        raise UserError(
+            f"position_ids is {list(position_ids.shape)}; packed attention reads documents from [B, T] positions. A "
+            f"model with several positions a token (M-RoPE) needs cu_seq_lens_q, or attention: sdpa"
+        )
     # rows may share one [1, T]; a document begins wherever the position does not continue the one before
     begins = torch.ones(rows, tokens, dtype=torch.bool, device=position_ids.device)
     begins[:, 1:] = position_ids[:, 1:] != position_ids[:, :-1] + 1

@@ -29,7 +29,9 @@ PACKED = "lit_long_packed"
 _SELECTION = "_lit_long_attention"  # on each attention layer: the Selection of its model
 _DEFAULT = Selection()  # of layers that were switched by set_attn_implementation alone
 # arguments by which models ask for another attention than full causal softmax
-_OTHER_ATTENTION = ("sliding_window", "softcap", "s_aux", "head_mask")
+_OTHER_ATTENTION = (
+    "sliding_window", "softcap", "s_aux", "sinks", "head_mask", "position_bias", "indices", "block_indices",
+)  # fmt: skip
 
 
 def packed_attention(

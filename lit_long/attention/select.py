@@ -112,12 +112,24 @@ class Selection:
         found = []
         for backend in BACKENDS.values():
             why = backend.why_not(case) or numerics(backend, case)
-            # one that is left over needs no clock, and on a CPU there is never another
-            timed = why is None and case.device.type != "cpu"
-            found.append(Candidate(backend.name, why, milliseconds(backend, states, bounds, scale) if timed else None))
+            taken = None
+            if why is None and case.device.type != "cpu":  # on a CPU there is never another to compare with
+                why, taken = _timed(backend, states, bounds, scale)
+            found.append(Candidate(backend.name, why, taken))
         self.report.candidates[case] = found
         able = [candidate for candidate in found if candidate.refused is None]
         if not able:
             reasons = "; ".join(f"{candidate.name}: {candidate.refused}" for candidate in found)
             raise UserError(f"no attention kernel whose memory grows with the length can be used here. {reasons}")
         return min(able, key=lambda candidate: candidate.milliseconds or 0.0).name
+
+
+def _timed(
+    backend: AttentionBackend, states: States, bounds: Boundaries, scale: float | None
+) -> tuple[str | None, float | None]:
+    """Why it is out, and its milliseconds: right on a probe's few tokens, a kernel may still fail on the real ones."""
+    try:
+        return None, milliseconds(backend, states, bounds, scale)
+    except RuntimeError as error:  # out of memory is one, too
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return f"it fails on this batch: {reason}", None

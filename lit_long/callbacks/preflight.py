@@ -117,7 +117,8 @@ def _loss_parity(module: Any, trainer: Trainer) -> str:
     def both() -> tuple[float, float, float]:
         states = hidden_states(module.model, {"input_ids": ids, "position_ids": positions}).float()
         weight = head.weight.float()
-        ours = linear_cross_entropy(states, weight, targets, bias=head.bias, transform=transform)
+        backend = module.loss_backend
+        ours = linear_cross_entropy(states, weight, targets, bias=head.bias, transform=transform, backend=backend)
         bias = None if head.bias is None else head.bias.double()
         logits = F.linear(states.double(), weight.double(), bias) * transform.scale
         if transform.softcap is not None:
@@ -130,7 +131,10 @@ def _loss_parity(module: Any, trainer: Trainer) -> str:
     off = abs(ours - plain) / max(abs(plain), 1e-9)
     if not off < 1e-5:
         raise UserError(f"the loss of {count:.0f} targets is {ours:.6f}, in float64 on whole logits {plain:.6f}")
-    return f"{ours / max(count, 1):.4f} on the first {count:.0f} targets; float64 on whole logits differs by {off:.1e}"
+    return (
+        f"{ours / max(count, 1):.4f} on the first {count:.0f} targets (loss_backend: {module.loss_backend}); float64 "
+        f"on whole logits differs by {off:.1e}"
+    )
 
 
 def _data(data: Any, trainer: Trainer) -> str:

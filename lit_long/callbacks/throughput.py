@@ -14,6 +14,8 @@ from lit_long.callbacks.resident import peak_resident
 from lit_long.errors import UserError
 from lit_long.flops import ModelFlops, causal_pairs, model_flops, peak_flops
 
+_SHOWN = ("tokens_per_second", "mfu", "peak_memory_gib", "data_wait", "straggler")  # in progress bars, too
+
 
 @dataclass(frozen=True)
 class _Step:
@@ -35,7 +37,7 @@ class Throughput(Callback):
       checkpointing computes again is no work done for the model; it is logged apart, as
       ``recomputed_tflops_per_second``, where the module says what it recomputes (``module.recomputed``);
     - ``mfu``: model FLOPs as a share of the devices' peak: ``peak_flops``, else the dense bfloat16 peak of known GPUs
-      when training in bfloat16;
+      when training in bfloat16 (by the trainer's precision or the strategy's ``param_dtype``);
     - ``data_wait``: share of the time in which training waited for a batch, of the rank that waited longest;
     - ``peak_memory_gib``: most memory of any rank since the run began: allocated by PyTorch on a GPU, else of the whole
       process;
@@ -43,6 +45,9 @@ class Throughput(Callback):
       waits for the others (:class:`~lit_long.callbacks.own_clock.OwnClock`), and ``work_spread``: how much more than
       the mean the rank with most attention work had;
     - ``sequence_length`` and, with a length schedule, ``stage`` (from 1).
+
+    Tokens per second, MFU, memory, data wait and straggler are also in the progress bar. Ranks are taken to have
+    equally many tokens, or to say how many (``tokens_per_rank``).
 
     Args:
         window: optimizer steps that the rates are averaged over.
@@ -59,6 +64,7 @@ class Throughput(Callback):
         self._began = self._waited_before = 0.0
         self._step = 0
         self._flops: float | None = 0.0  # total; None: not known
+        self._counted: int | None = 0  # tokens in all; None: not known
         self._restored = False
         self._costs: ModelFlops | None = None
         self._peak = peak_flops
@@ -67,14 +73,14 @@ class Throughput(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count what a token costs."""
         if trainer.global_step and not self._restored:
-            self._flops = None  # a checkpoint of somebody who did not count
+            self._flops = self._counted = None  # a checkpoint of somebody who did not count
         try:
             model = getattr(pl_module, "model", None)
             self._costs = model_flops(model) if hasattr(model, "get_output_embeddings") else None
         except UserError as error:
             if trainer.is_global_zero:
                 pl_module.print(f"flops are not logged: {error}")
-        if self._peak is None and trainer.precision == "bf16-mixed":
+        if self._peak is None and _computes_in_bfloat16(trainer):
             self._peak = peak_flops(pl_module.device)
         if pl_module.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(pl_module.device)
@@ -87,6 +93,11 @@ class Throughput(Callback):
             self._began, self._step = time.perf_counter(), trainer.global_step
             self._waited_before = self._fetches.take()  # later micro-batches are waited for inside of the step's time
             self._own.start(pl_module.device)
+        if not hasattr(batch, "get") or not isinstance(batch.get("input_ids"), torch.Tensor):
+            raise UserError(
+                f"Throughput counts tokens in batches that are dicts with input_ids [B, S]; this batch is "
+                f"{_described(batch)}. Return such a dict from the dataset, or train without this callback"
+            )
         own = batch.get("tokens_per_rank", batch["input_ids"].numel())  # of a split batch: without its padding
         self._tokens += round(own * trainer.world_size)
         if self._costs is not None:
@@ -120,8 +131,11 @@ class Throughput(Callback):
             work = self._costs.step(self._tokens, float(pairs.sum()))
             again = self._costs.recomputation(self._tokens, float(pairs.sum()), **_recomputed(pl_module))
         self._steps.append(_Step(seconds, self._tokens, work, again, wait))
+        if self._counted is None:  # of a checkpoint of somebody who did not count: all steps as large as this one
+            self._counted = (trainer.global_step - 1) * self._tokens
+        self._counted += self._tokens
         values = self._rates(trainer.world_size) | {
-            "tokens": float(trainer.global_step * self._tokens),
+            "tokens": float(self._counted),
             "sequence_length": float(batch.get("sequence_length", batch["input_ids"].shape[1])),
             "peak_memory_gib": float(memory.max()) / 2**30,
         }
@@ -136,6 +150,8 @@ class Throughput(Callback):
         if len(spans) > 1:
             values["stage"] = 1.0 + max(span.index for span in spans if span.first_step <= self._step)
         self._tokens = self._pairs = 0
+        shown = {name: values.pop(name) for name in _SHOWN if name in values}
+        pl_module.log_dict(shown, on_step=True, on_epoch=False, rank_zero_only=True, prog_bar=True)
         pl_module.log_dict(values, on_step=True, on_epoch=False, rank_zero_only=True)
 
     def _rates(self, devices: int) -> dict[str, float]:
@@ -164,12 +180,22 @@ class Throughput(Callback):
         self._fetches.detach()
 
     def state_dict(self) -> dict[str, Any]:
-        """FLOPs so far."""
-        return {"flops": self._flops}
+        """FLOPs and tokens so far."""
+        return {"flops": self._flops, "tokens": self._counted}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""
-        self._flops, self._restored = state_dict["flops"], True
+        self._flops, self._counted, self._restored = state_dict["flops"], state_dict.get("tokens"), True
+
+
+def _computes_in_bfloat16(trainer: Trainer) -> bool:
+    """By Lightning's precision, or by a strategy that gathers parameters in bfloat16 (``param_dtype``)."""
+    sharding = getattr(trainer.strategy, "sharding", None)
+    return trainer.precision in ("bf16-mixed", "bf16-true") or getattr(sharding, "param_dtype", None) == "bfloat16"
+
+
+def _described(batch: Any) -> str:
+    return f"a dict with {sorted(map(str, batch))}" if isinstance(batch, dict) else f"a {type(batch).__name__}"
 
 
 def _recomputed(pl_module: LightningModule) -> dict[str, float]:

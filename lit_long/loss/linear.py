@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
+from lit_long.errors import UserError
 from lit_long.loss.backends import BACKENDS, Inputs, choose
 from lit_long.loss.chunked import default_chunk_size
 from lit_long.loss.targets import IGNORE, OutputTransform
@@ -66,7 +67,8 @@ def linear_cross_entropy(
         Scalars, float32 (float64 for float64 input).
 
     Raises:
-        ValueError: shapes do not fit, a target is outside the vocabulary, or a pinned backend cannot do this.
+        ValueError: shapes do not fit, or a target is outside the vocabulary.
+        UserError: a pinned backend cannot do this.
     """
     _check(hidden, weight, target_ids, target_weights, bias)
     if chunk_size is not None and chunk_size < 1:
@@ -89,7 +91,7 @@ def linear_cross_entropy(
     with torch.autocast(device_type, enabled=False):
         name = choose(inputs) if backend == "auto" else backend
         if (why := BACKENDS[name].refuses(inputs)) is not None:
-            raise ValueError(f"loss backend {name!r} cannot do this: {why}; use 'auto' or 'chunked'")
+            raise UserError(f"loss backend {name!r} cannot do this: {why}; use 'auto' or 'chunked'")
         loss, z_part = BACKENDS[name].run(inputs)
         counted = inputs.target_ids != IGNORE
         weights = counted if inputs.target_weights is None else inputs.target_weights.masked_fill(~counted, 0)

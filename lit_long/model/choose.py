@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lit_long.errors import UserError
-from lit_long.model.levers import Levers
+from lit_long.model.levers import Levers, tiled_parts
 from lit_long.model.memory import RESERVE, MemoryEstimate, ModelFacts, RunFacts, estimate
 
 TILE = 4096  # tokens; enough for matrix products to run at full speed
@@ -72,6 +72,12 @@ def decide_levers(model: Any, asked: Levers, run: RunFacts | None) -> tuple[Leve
     if unknown is not None or run is None:
         return asked.closed(), (f"levers: auto is off, because {unknown}",)
     choice = choose_levers(facts, run, asked)
+    if asked.tile_size == "auto" and choice.levers.tile_size:
+        try:
+            tiled_parts(model, choice.levers)
+        except UserError as error:  # dropout in adapters, say: nobody asked for tiles
+            choice = choose_levers(facts, run, replace(asked, tile_size=0))
+            return choice.levers, (f"no tiles: {error}", *choice.reasons)
     return choice.levers, choice.reasons
 
 

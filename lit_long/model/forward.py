@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from lit_long.loss import LossSums, OutputTransform, linear_cross_entropy
+from lit_long.loss import Backend, LossSums, OutputTransform, linear_cross_entropy
 
 _SHARDED_FORWARD = "_lit_long_forward"
 
@@ -46,7 +46,12 @@ def hidden_states(model: Any, batch: dict[str, Any]) -> torch.Tensor:
 
 
 def next_token_loss(
-    model: Any, batch: dict[str, Any], *, chunk_size: int | None = None, z_loss: float = 0.0
+    model: Any,
+    batch: dict[str, Any],
+    *,
+    chunk_size: int | None = None,
+    z_loss: float = 0.0,
+    backend: Backend = "auto",
 ) -> LossSums:
     """Sums of the (weighted) target losses of a packed batch, in nats.
 
@@ -55,11 +60,12 @@ def next_token_loss(
         batch: see :mod:`lit_long.data.packing`; ``target_weights`` [B, S] is optional.
         chunk_size: tokens whose logits exist at once.
         z_loss: factor of the squared log-normaliser.
+        backend: who computes it, see :func:`lit_long.loss.linear_cross_entropy`.
     """
-    return in_forward(model, partial(_loss, model, batch, chunk_size, z_loss))
+    return in_forward(model, partial(_loss, model, batch, chunk_size, z_loss, backend))
 
 
-def _loss(model: Any, batch: dict[str, Any], chunk_size: int | None, z_loss: float) -> LossSums:
+def _loss(model: Any, batch: dict[str, Any], chunk_size: int | None, z_loss: float, backend: Backend) -> LossSums:
     inner = unwrapped(model)
     head = inner.get_output_embeddings()
     return linear_cross_entropy(
@@ -71,6 +77,7 @@ def _loss(model: Any, batch: dict[str, Any], chunk_size: int | None, z_loss: flo
         transform=output_transform(inner.config),
         z_loss=z_loss,
         chunk_size=chunk_size,
+        backend=backend,
     )
 
 

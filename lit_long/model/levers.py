@@ -97,7 +97,7 @@ def apply_levers(model: Any, levers: Levers) -> None:
         return
     layers = decoder_layers(model)
     if levers.tile_size:
-        _tile(model, layers, levers)
+        _tile(model, levers)
     bodies: dict[type, Any] = {}
     if levers.compile:
         from lit_long.model.compiling import compiled_forwards
@@ -144,11 +144,15 @@ def _wrap_layers(layers: list[nn.Module], levers: Levers, bodies: dict[type, Any
             take_over(Forward(layer, body))
 
 
-def _tile(model: Any, layers: list[nn.Module], levers: Levers) -> None:
-    """MLPs and norms of the layers, and the last norm."""
-    from lit_long.model.tiling import Tiled, check_position_wise
+def tiled_parts(model: Any, levers: Levers) -> list[nn.Module]:
+    """What runs in tiles: MLPs and norms of the layers, and the last norm; proved to work position by position.
 
-    assert isinstance(levers.tile_size, int)
+    Raises:
+        UserError: one does not (named), or a layer has no MLP by a known name.
+    """
+    from lit_long.model.tiling import check_position_wise
+
+    layers = decoder_layers(model)
     width = int(model.get_input_embeddings().weight.shape[1])
     found = [(f"layer {i}: {name}", part) for i, layer in enumerate(layers) for name, part in layer.named_children()]
     mlps = [(name, part) for name, part in found if name.split(": ")[1] in MLP_NAMES]
@@ -160,18 +164,26 @@ def _tile(model: Any, layers: list[nn.Module], levers: Levers) -> None:
         )
     norms = [] if levers.compile else [(name, part) for name, part in found if _is_norm(part)]
     norms += [(f"last norm {name}", part) for name, part in decoder(model).named_children() if _is_norm(part)]
-    bodies: dict[type, Any] = {}
-    if levers.compile:
-        from lit_long.model.compiling import compiled_forwards
-
-        bodies = compiled_forwards([part for _, part in mlps])
     proved = set()
     for name, part in mlps + norms:
         kind = (type(part), tuple((n, type(m)) for n, m in part.named_modules()), _shapes(part))
         if kind not in proved:  # layers are alike; one of a kind is enough
             check_position_wise(part, width, name)
             proved.add(kind)
-    for _, part in mlps + norms:
+    return [part for _, part in mlps + norms]
+
+
+def _tile(model: Any, levers: Levers) -> None:
+    from lit_long.model.tiling import Tiled
+
+    assert isinstance(levers.tile_size, int)
+    parts = tiled_parts(model, levers)
+    bodies: dict[type, Any] = {}
+    if levers.compile:
+        from lit_long.model.compiling import compiled_forwards
+
+        bodies = compiled_forwards([part for part in parts if not _is_norm(part)])
+    for part in parts:
         take_over(Tiled(part, levers.tile_size, bodies.get(type(part))))
 
 

@@ -121,6 +121,24 @@ def test_the_fastest_of_those_that_are_right(monkeypatch):
     ]
 
 
+def test_one_that_fails_on_the_real_shapes_is_out_and_not_the_run(monkeypatch):
+    monkeypatch.setattr(select_module, "numerics", lambda backend, case: None)
+
+    def milliseconds(backend, *_):
+        if backend.name == "large":
+            raise torch.OutOfMemoryError("out of memory\nat length")
+        return 3.0
+
+    backends = {name: fake(name) for name in ("large", "good")}
+    monkeypatch.setattr(select_module, "BACKENDS", backends)
+    monkeypatch.setattr(select_module, "milliseconds", milliseconds)
+    selection = Selection()
+    states, bounds = batch()
+    assert selection._choose(replace(CASE, device=torch.device("meta")), states, bounds, None) == "good"
+    (candidates,) = selection.report.candidates.values()
+    assert candidates[0].refused == "it fails on this batch: out of memory"
+
+
 def test_none_that_can_names_every_reason(monkeypatch):
     with pytest.raises(UserError, match=r"no attention kernel.*a: not installed; b: too old"):
         choose(monkeypatch, [fake("a", missing="not installed"), fake("b", refuses="too old")])

@@ -293,6 +293,9 @@ def call(module=None, tokens=8, **kwargs):
         ({"keys": 9}, "8 queries and 9 keys"),
         ({"cu_seq_lens_q": torch.tensor([0, 8])}, "must cover 2 x 8 tokens"),
         ({"cu_seq_lens_q": torch.tensor([0, 5, 11, 16])}, "hold every row's start"),
+        ({"cu_seq_lens_q": torch.tensor([0, 5, 16])}, "hold every row's start"),  # as many as rows, and not theirs
+        ({"position_ids": torch.zeros(3, 2, 8, dtype=torch.int64)}, r"\[3, 2, 8\].*M-RoPE"),
+        ({"block_indices": torch.zeros(4)}, "block_indices="),
         ({"position_ids": None}, "got neither cu_seq_lens_q nor position_ids"),
     ],
 )

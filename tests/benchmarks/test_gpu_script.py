@@ -27,11 +27,21 @@ def test_tiny(tmp_path):
     kernels = data["parts"]["c"]["128 packed"]
     assert kernels["backends"]["sdpa"]["tflops_per_second"] > 0
     assert "its kernels are for CUDA" in kernels["backends"]["varlen"]["refused"]
+    assert fits["full 64"]["job"]["states"] == "host"
     again = run(tmp_path, "--tiny", "--parts", "c")  # nothing is measured twice
     assert json.loads((tmp_path / "training_gpu.json").read_text())["parts"] == data["parts"], again.stderr[-2000:]
     text = (tmp_path / "training_gpu.md").read_text()
     assert "Shapes too small to mean anything" in text
     assert "| full | 64 |" in text
+
+
+def test_measurements_of_another_device_are_not_mixed_in(tmp_path):
+    file = tmp_path / "training_gpu.json"
+    file.write_text(json.dumps({"device": "NVIDIA H100", "tiny": False, "parts": {"c": {"8192 single": {}}}}))
+    done = run(tmp_path, "--tiny", "--parts", "c")
+    assert done.returncode == 1
+    assert "holds measurements of NVIDIA H100; give another --output" in done.stderr
+    assert json.loads(file.read_text())["device"] == "NVIDIA H100"
 
 
 def test_without_a_gpu_nothing_is_claimed(tmp_path):

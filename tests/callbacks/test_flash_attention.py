@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from lit_long.attention import PACKED
-from lit_long.callbacks import FlashAttention
+from lit_long.callbacks import FlashAttention, flash_attention
 from lit_long.errors import UserError
 from tests.attention.test_packed_attention import build
 
@@ -56,6 +56,21 @@ def fit(module, callback, steps=2):
     return module.losses
 
 
+def test_a_micro_batch_in_which_candidates_are_timed_is_not_taken_for_what_runs(monkeypatch):
+    callback, timed, read = FlashAttention(), iter((0, 2, 2, 2)), []
+    monkeypatch.setattr(callback, "_timings", lambda: next(timed))
+    real = flash_attention.attention_kernels
+
+    def spy(*arguments):
+        read.append(dict(callback.kernels))
+        return real(*arguments)
+
+    monkeypatch.setattr(flash_attention, "attention_kernels", spy)
+    fit(Somebodys(build("llama", dtype=torch.float32)), callback, steps=2)
+    assert read == [{}, {}]  # the first micro-batch left nothing behind
+    assert callback.kernels
+
+
 def test_the_same_training_on_the_kernel_that_the_trace_shows(capsys):
     stock, packed = build("llama", dtype=torch.float32), build("llama", dtype=torch.float32)
     packed.load_state_dict(stock.state_dict())
@@ -69,7 +84,7 @@ def test_the_same_training_on_the_kernel_that_the_trace_shows(capsys):
     assert callback.kernels[flash] == 2 * 2 * 2  # layers, rows, documents of a row
     assert callback.kernels[f"{flash}_backward"] == 8
     shown = capsys.readouterr().out
-    assert f"attention kernels of the first micro-batch, forward and backward: {flash} (8 calls)" in shown
+    assert f"attention kernels of one micro-batch, forward and backward: {flash} (8 calls)" in shown
     assert "attention (packed, float32, cpu): sdpa" in shown
 
 

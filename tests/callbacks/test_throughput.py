@@ -1,6 +1,7 @@
 """What Throughput logs, against counts made by hand and clocks that are set by the test."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -8,9 +9,10 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.profilers import PassThroughProfiler
 
-from lit_long.callbacks import Throughput, fetch_clock, own_clock
+from lit_long.callbacks import Throughput, fetch_clock, own_clock, throughput
 from lit_long.callbacks.fetch_clock import FetchClock
 from lit_long.callbacks.own_clock import OwnClock
+from lit_long.callbacks.progress import StepProgress
 from lit_long.data import PretrainData
 from lit_long.errors import UserError
 from lit_long.flops import causal_pairs, model_flops
@@ -172,6 +174,43 @@ def test_ranks_are_compared(corpus_dir, tiny_model_dir, tmp_path):
         assert row["straggler"] == pytest.approx(3 / 2 - 1)
         assert 0 <= row["work_spread"] < 1
         assert row["tokens_per_second"] == pytest.approx(2 * row["tokens_per_second_per_device"])
+
+
+def test_the_peak_of_a_gpu_counts_where_parameters_are_gathered_in_bfloat16(monkeypatch):
+    monkeypatch.setattr(throughput, "peak_flops", lambda device: 989.5e12)
+    module = SimpleNamespace(device=torch.device("cpu"), print=print)
+    for precision, param_dtype, peak in (
+        ("32-true", "bfloat16", 989.5e12), ("bf16-mixed", None, 989.5e12), ("32-true", "float32", None),
+        ("32-true", None, None),
+    ):  # fmt: skip
+        strategy = SimpleNamespace(sharding=SimpleNamespace(param_dtype=param_dtype)) if param_dtype else object()
+        trainer = SimpleNamespace(
+            precision=precision, strategy=strategy, global_step=0, is_global_zero=True, profiler=PassThroughProfiler()
+        )
+        callback = Throughput()
+        callback.on_train_start(trainer, module)
+        assert callback._peak == peak, (precision, param_dtype)
+
+
+def test_bars_show_the_work_and_tokens_are_counted_step_by_step(corpus_dir, tiny_model_dir, tmp_path):
+    rows, trainer, _, _ = fit(corpus_dir, tiny_model_dir, tmp_path, peak_flops=1e12, window=1)
+    assert {"tokens_per_second", "mfu", "peak_memory_gib", "data_wait"} <= trainer.progress_bar_metrics.keys()
+    assert [row["tokens"] for row in rows] == [1024, 2048, 3072]
+    state = next(each for each in trainer.callbacks if isinstance(each, Throughput)).state_dict()
+    assert state["tokens"] == 3072
+    resumed = Throughput()
+    resumed.load_state_dict(state | {"tokens": 5000})  # steps of another size came before
+    assert resumed.state_dict()["tokens"] == 5000
+    shown = StepProgress()._metrics(trainer)
+    assert re.search(r"MFU \d+%  GiB \d+\.\d  data wait \d+%", shown), shown
+
+
+@pytest.mark.parametrize("batch", [(torch.zeros(1, 8),), {"ids": torch.zeros(1, 8)}])
+def test_batches_whose_tokens_cannot_be_counted_are_one_clear_error(batch):
+    callback = Throughput()
+    trainer = SimpleNamespace(global_step=0, world_size=1)
+    with pytest.raises(UserError, match=r"dicts with input_ids \[B, S\]; this batch is a (tuple|dict with \['ids'\])"):
+        callback.on_train_batch_start(trainer, SimpleNamespace(device=torch.device("cpu")), batch, 0)
 
 
 @pytest.mark.parametrize("options", [{"window": 0}, {"peak_flops": 0.0}])

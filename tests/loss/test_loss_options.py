@@ -98,7 +98,7 @@ needs_torch = pytest.mark.skipif(
 
 
 @needs_torch
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 def test_torchs_own_operator_agrees(inputs, dtype):
     hidden, weight, bias, targets = (t.detach().to(dtype) if t.is_floating_point() else t for t in inputs)
     found = {}
@@ -106,9 +106,16 @@ def test_torchs_own_operator_agrees(inputs, dtype):
         tensors = [tensor.clone().requires_grad_() for tensor in (hidden, weight, bias)]
         sums = linear_cross_entropy(tensors[0], tensors[1], targets, bias=tensors[2], chunk_size=8, backend=name)
         found[name] = (sums, torch.autograd.grad(sums.loss, tensors))
-    tolerance = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 0.05}[dtype]
+    tolerance = {torch.float64: 1e-10, torch.float32: 1e-4}[dtype]
     torch.testing.assert_close(found["torch"][0], found["chunked"][0], rtol=tolerance, atol=tolerance)
     torch.testing.assert_close(found["torch"][1], found["chunked"][1], rtol=tolerance, atol=tolerance)
+
+
+@needs_torch
+def test_torchs_own_operator_is_refused_where_its_sums_would_be_rounded(inputs):
+    hidden, weight, _, targets = (t.detach().bfloat16() if t.is_floating_point() else t for t in inputs)
+    with pytest.raises(ValueError, match=r"in bfloat16 it returns the sum, and adds up .* in bfloat16; use 'auto'"):
+        linear_cross_entropy(hidden, weight, targets, backend="torch")
 
 
 @pytest.mark.parametrize(
@@ -141,14 +148,18 @@ def test_the_fastest_backend_is_taken_and_a_wrong_one_is_not(inputs, monkeypatch
     """The measurement itself, with backends whose speed and results are known."""
     hidden, weight, _, targets = inputs
     calls, clock = [], iter(range(10**6))
-    seconds = {"slow": 5, "quick": 1, "wrong": 0}
+    seconds = {"slow": 5, "quick": 1, "wrong": 0, "wrong gradients": 0, "fails": 0}
 
     def backend(name):
         def run(probe):
             calls.append(name)
             for _ in range(seconds[name]):
                 next(clock)
+            if name == "fails":
+                raise torch.OutOfMemoryError("out of memory")
             loss, z_part = backends._chunked(probe)
+            if name == "wrong gradients":
+                loss = loss.detach() + 1.01 * (loss - loss.detach())
             return (loss * 1.01 if name == "wrong" else loss), z_part
 
         return backends.LossBackend(lambda probe: None, run)
@@ -161,7 +172,7 @@ def test_the_fastest_backend_is_taken_and_a_wrong_one_is_not(inputs, monkeypatch
         chunk_size=8, compute_dtype=torch.float64,
     )  # fmt: skip
     before = torch.random.get_rng_state()
-    assert backends.fastest(("slow", "wrong", "quick"), made) == "quick"
+    assert backends.fastest(tuple(seconds), made) == "quick"
     assert set(calls) == set(seconds)
     assert hidden.grad is None
     assert weight.grad is None

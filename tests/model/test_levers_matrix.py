@@ -1,8 +1,8 @@
-"""Levers x {full, LoRA} x {one process, two ranks of FSDP2 or DDP} x {float32, bfloat16}: the loss and every gradient.
+"""Levers x {full, LoRA} x {one process, two ranks of FSDP2, DDP or context parallelism} x {float32, bfloat16}: the loss
+and every gradient.
 
-The reference of each cell is the plain run of the same precision and weights. On two ranks each takes half of the rows,
-and its gradients, gathered, are those of one process on all of them. Context
-parallelism will be one more function beside :func:`_two_ranks`.
+The reference of each cell is the plain run of the same precision and weights. On two ranks each takes half of the rows
+(with context parallelism half of each row), and its gradients, gathered, are those of one process on all of them.
 
 Bounds: checkpointing and offload repeat the very operations, so they are bit-equal. Tiles change the order of sums:
 1e-6 in float32; in bfloat16 a weight gradient is rounded tile by tile, with 2^-8 each: 1e-2 of the gradient's norm.
@@ -18,10 +18,15 @@ import pytest
 import torch
 from tiny_runs import LORA, tiny_model, worst
 
+from lit_long.attention.packed import set_exchange
 from lit_long.data import TokenCorpus
 from lit_long.model.forward import next_token_loss
 from lit_long.model.layers import decoder_layers
 from lit_long.model.levers import NO_LEVERS, Levers
+from lit_long.parallel.exchange import GatherExchange
+from lit_long.parallel.mesh import make_meshes
+from lit_long.parallel.sharding import Sharding, shard_model
+from lit_long.parallel.split import split_batch
 
 ROWS, LENGTH = 4, 64
 EXACT, FLOAT32, BFLOAT16 = 0.0, 1e-6, 1e-2
@@ -45,6 +50,7 @@ PRECISIONS = {
     "one process": ("float32", "autocast"),
     "fsdp2": ("float32", "autocast", "policy"),
     "ddp": ("float32", "autocast"),
+    "context": ("float32", "autocast", "policy"),
 }
 
 
@@ -108,23 +114,36 @@ def _shard(model, precision):
     fully_shard(model, mp_policy=policy)
 
 
+def _split(model, precision, batch):
+    """Shard the model over both ranks and return this rank's half of every row."""
+    meshes = make_meshes("cpu", 2, data_parallel=1, context=2, replicate=1)
+    dtype = "bfloat16" if precision == "policy" else "float32"
+    shard_model(model, Sharding(mesh=meshes.shard, device=torch.device("cpu"), context=2, param_dtype=dtype))
+    group = meshes.data["context_parallel"].get_group()
+    mine, layout = split_batch(dict(batch), group)
+    set_exchange(model, GatherExchange(layout, group, mine["position_ids"]))
+    return mine
+
+
 def _two_ranks(strategy, config, lora, setting, precision, batch):
     """Loss and whole gradients of both ranks' rows."""
     model = tiny_model(config, lora=lora, levers=setting)
-    run, fsdp = _Whole(model), strategy == "fsdp2"
-    if fsdp:
+    run, sharded = _Whole(model), strategy != "ddp"
+    rank = torch.distributed.get_rank()
+    mine = {key: value[2 * rank : 2 * rank + 2] for key, value in batch.items()}
+    if strategy == "context":
+        mine = _split(model, precision, batch)
+    elif sharded:
         _shard(model, precision)
     else:
         run = torch.nn.parallel.DistributedDataParallel(run)
-    rank = torch.distributed.get_rank()
-    mine = {key: value[2 * rank : 2 * rank + 2] for key, value in batch.items()}
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "autocast", cache_enabled=False):
         loss = run(mine) / (ROWS * LENGTH) * 2  # both take the mean over ranks
     loss.backward()
     total = loss.detach() / 2
     torch.distributed.all_reduce(total)
     grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    return total, {name: g.full_tensor() if fsdp else g for name, g in grads.items()}
+    return total, {name: g.full_tensor() if sharded else g for name, g in grads.items()}
 
 
 def _rank(rank, port, config, corpus, folder):
@@ -135,7 +154,7 @@ def _rank(rank, port, config, corpus, folder):
     try:
         for adapters, lora in ADAPTERS.items():
             whole = gradients(tiny_model(config, lora=lora), batch, "float32")
-            for strategy in ("fsdp2", "ddp"):
+            for strategy in ("fsdp2", "ddp", "context"):
                 for precision in PRECISIONS[strategy]:
                     plain = _two_ranks(strategy, config, lora, NO_LEVERS, precision, batch)
                     found[f"{adapters}/{strategy}/{precision}/plain"] = _distance(plain, whole)
@@ -162,7 +181,8 @@ def test_two_ranks(tiny_config, corpus_dir, tmp_path):
     )
     found = json.loads((tmp_path / "found.json").read_text())
     assert "error" not in found, found["error"]
-    assert len(found) == len(ADAPTERS) * (len(PRECISIONS["fsdp2"]) + len(PRECISIONS["ddp"])) * (1 + len(LEVERS))
+    precisions = sum(len(PRECISIONS[strategy]) for strategy in ("fsdp2", "ddp", "context"))
+    assert len(found) == len(ADAPTERS) * precisions * (1 + len(LEVERS))
     for cell, (loss, gradient) in found.items():
         _, _, precision, name = cell.split("/")
         allowed = bound(name, precision)

@@ -9,6 +9,7 @@ from tiny_runs import Alive, saved_bytes, step, tiny_model
 from lit_long.errors import UserError
 from lit_long.model.choose import TILE, choose_levers, decide_levers
 from lit_long.model.levers import NO_LEVERS, Levers
+from lit_long.model.lora import LoraSettings, add_lora
 from lit_long.model.memory import PRECISIONS, RESERVE, ModelFacts, RunFacts, device_memory, estimate, layer_bytes
 
 CONFIG = {
@@ -168,6 +169,17 @@ def test_without_knowing_the_run_auto_is_off(tiny_config):
     chosen, reasons = decide_levers(model, Levers(), run)
     assert chosen == NO_LEVERS
     assert "llama: LlamaModel has no list of decoder layers named 'layers'" in reasons[0]
+
+
+def test_tiles_that_nobody_asked_for_are_left_out_where_they_cannot_be(tiny_config):
+    model = add_lora(tiny_model(tiny_config), LoraSettings(r=4, target_modules=("down_proj",), dropout=0.1))
+    run = RunFacts(sequence_length=32_768, memory=1)  # nothing fits, so every lever is pulled
+    chosen, reasons = decide_levers(model, Levers(), run)
+    assert (chosen.tile_size, chosen.checkpointing) == (0, "full")
+    assert reasons[0].startswith("no tiles: layer 0: mlp (LlamaMLP) cannot be run in tiles: it is random (")
+    assert "lora_dropout.default is dropout of 0.1" in reasons[0]
+    assert decide_levers(tiny_model(tiny_config), Levers(), run)[0].tile_size == TILE
+    assert decide_levers(model, Levers(tile_size=64), run)[0].tile_size == 64  # asked for: refused where it is put on
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def model_of(lora, tied):
     torch.manual_seed(0)
     model = use_packed_attention(build("llama", vocab_size=4096, tie_word_embeddings=tied, num_key_value_heads=2))
     if lora:
-        model = add_lora(model, LoraSettings(r=2))
+        model = add_lora(model, LoraSettings(r=2, train_embeddings=lora != "frozen head"))
         torch.manual_seed(1)
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
@@ -64,7 +64,10 @@ def batches(corpus_dir):
     return [batch | {"step_target_weight": weight} for batch in found]
 
 
-@pytest.mark.parametrize(("lora", "tied"), [(False, False), (False, True), (True, False)])
+@pytest.mark.parametrize(
+    ("lora", "tied"),
+    [(False, False), (False, True), (True, False), (True, True), ("frozen head", False), ("frozen head", True)],
+)
 @pytest.mark.parametrize("mixed", [False, True])
 def test_two_ranks_equal_one_process(batches, lora, tied, mixed, tmp_path):
     model = model_of(lora, tied)

@@ -115,6 +115,11 @@ class Pair(nn.Module):
         return hidden, hidden
 
 
+class Drops(nn.Module):
+    def forward(self, hidden):
+        return torch.nn.functional.dropout(hidden, 0.5, self.training)
+
+
 class Hungry(nn.Module):
     def forward(self, hidden, router):
         return hidden
@@ -131,7 +136,7 @@ class Broken(nn.Module):
         (Mixing(), "a token's result depends on"),
         (Placed(), "a token's result depends on its place"),
         (Causal(), "a token's result depends on"),
-        (nn.Sequential(nn.Linear(16, 16), nn.Dropout(0.5)), r"it is random \(dropout\?\)"),
+        (nn.Sequential(nn.Linear(16, 16), nn.Dropout(0.5)), r"it is random \(1 is dropout of 0.5\)"),
         (Pair(), "it returns tuple, not one tensor"),
         (Hungry(), "missing 1 required positional argument: 'router'"),
         (Broken(), "it is random"),
@@ -145,6 +150,14 @@ def test_what_is_not_position_wise_is_refused_by_name(module, message):
         check_position_wise(module, 16, "layer 3: mlp")
     assert str(caught.value).startswith(f"layer 3: mlp ({type(module).__name__}) cannot be run in tiles: ")
     assert str(caught.value).endswith("Set model.levers.tile_size: 0")
+
+
+def test_dropout_of_a_model_in_evaluation_is_found_and_it_stays_there():
+    module = nn.Sequential(nn.Linear(16, 16), Drops()).eval()
+    module[0].train()
+    with pytest.raises(UserError, match=r"layer 3: mlp \(Sequential\) cannot be run in tiles: it is random"):
+        check_position_wise(module, 16, "layer 3: mlp")
+    assert [part.training for part in module.modules()] == [False, True, False]
 
 
 def test_a_router_passes_where_it_is_position_wise(corpus_dir):

@@ -27,6 +27,7 @@ def data(corpus, **options):
         ({}, {"sequence_length": 512}, {}, "beyond model.context_length 256"),
         ({}, {"micro_batch": 3}, {}, r"micro_batch may be \[1, 2, 4\]"),
         ({}, {}, {"accumulate_grad_batches": 3}, "need 4 micro-batches"),
+        ({"loss_backend": "liger"}, {}, {}, "loss backend 'liger' cannot do this: its kernels are for CUDA"),
     ],
 )
 def test_settings_that_do_not_fit(corpus_dir, tiny_model_dir, module, given, trains, message):
