@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from lit_long.loss import Backend, LossSums, OutputTransform, linear_cross_entropy
+from lit_long.loss import LossSums, OutputTransform, linear_cross_entropy
+from lit_long.loss.linear import Backend
 
 _SHARDED_FORWARD = "_lit_long_forward"
 
