@@ -54,7 +54,9 @@ smollm2: .cache/smollm2/model.safetensors
 	$(BIN)/python $< $(@D)
 	@touch $@
 
+# torchao is not of every installation: transformers and peft import it where it is there, with two lines of warnings.
 test: install smollm2
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torchao
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
 # Releases read by transformers 4, each version in an environment of its own (1.1 GB with the CPU build of torch).

@@ -74,7 +74,13 @@ def _reading(arms: dict[str, Any]) -> str:
         f"In the paper self-instruct data with loss on the input is best, {best} (the two self-instruct arms are "
         f"{arms[WITHOUT]['long']['nll']['mean']:.3f} without and {arms[WITH]['long']['nll']['mean']:.3f} with it)."
     )
-    return " ".join(said)
+    said.append(
+        "In the same number of tokens an arm with other data sees fewer short chats, and where text or input counts in "
+        "the loss, answers are a small part of what is learned: after so few steps that weighs more than length."
+        if order[0] == SHORT
+        else ""
+    )
+    return " ".join(said).strip()
 
 
 def _ends(value: dict[str, Any]) -> tuple[float, float] | None:

@@ -113,7 +113,7 @@ class StepProgress(ProgressBar):
         parts = [f"{name} {float(values[name]):{form}}" for name, form in _SHOWN if name in values]
         if "tokens_per_second" in values:
             parts.append(f"{float(values['tokens_per_second']):,.0f} tokens/s")
-        parts += [f"{name} {float(values[key]):{form}}" for key, (name, form) in _WORK.items() if key in values]
+        parts += [form.format(float(values[name])) for name, form in _WORK.items() if name in values]
         if "sequence_length" in values:
             parts.append(f"sequence length {int(values['sequence_length']):,}")
         return "  ".join(parts)
@@ -142,11 +142,10 @@ class StepProgress(ProgressBar):
             self._bar = None
 
 
-# measured by Throughput: what it is called here, and its form
-_WORK = {
-    "mfu": ("MFU", ".0%"),
-    "peak_memory_gib": ("GiB", ".1f"),
-    "data_wait": ("data wait", ".0%"),
-    "straggler": ("straggler", ".0%"),
+_WORK = {  # measured by Throughput
+    "mfu": "MFU {:.0%}",
+    "peak_memory_gib": "{:.1f} GiB",
+    "data_wait": "data wait {:.0%}",
+    "straggler": "straggler {:.0%}",
 }
 _SHOWN = (("loss", ".4f"), ("val_loss", ".4f"), ("lr", ".2e"))

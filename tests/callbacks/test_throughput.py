@@ -202,7 +202,7 @@ def test_bars_show_the_work_and_tokens_are_counted_step_by_step(corpus_dir, tiny
     resumed.load_state_dict(state | {"tokens": 5000})  # steps of another size came before
     assert resumed.state_dict()["tokens"] == 5000
     shown = StepProgress()._metrics(trainer)
-    assert re.search(r"MFU \d+%  GiB \d+\.\d  data wait \d+%", shown), shown
+    assert re.search(r"MFU \d+%  \d+\.\d GiB  data wait \d+%", shown), shown
 
 
 @pytest.mark.parametrize("batch", [(torch.zeros(1, 8),), {"ids": torch.zeros(1, 8)}])
