@@ -16,7 +16,7 @@ from lit_long.entry import main
 ROOT = Path(__file__).parents[2] / "recipes"
 ALL = {recipe.name: recipe for recipe in find_recipes(ROOT)}
 RECIPES = [name for name, recipe in ALL.items() if recipe.kind == "recipe" and not name.startswith("instruct/")]
-OTHERS = ("instruct/", "synthesis/")  # tried by tests/cli and tests/synthesis
+OTHERS = ("instruct/", "synthesis/")  # tried by tests/data/instruct/test_instruct_recipes.py and tests/synthesis
 
 
 def _under(name):
