@@ -4,7 +4,7 @@ The four arms: short chats; with pretraining text; with long self-instruct data,
 
     python benchmarks/paper/texts.py TEXTS runs/paper
     python benchmarks/paper/positions.py --work runs/paper      # its first step trains the base that this begins from
-    python benchmarks/paper/sft.py --work runs/paper [--seeds 1] [--steps 16]
+    python benchmarks/paper/sft.py --work runs/paper [--seeds 1] [--steps 48]
 
 Trains what is not trained yet, measures what is not measured yet, and writes benchmarks/results/paper_sft.json. The
 base is first continued to 2,048 tokens (the paper tuned long models); then each arm tunes it for
@@ -158,7 +158,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "paper")
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=16, help="of each arm")
+    parser.add_argument("--steps", type=int, default=48, help="of each arm")
     parser.add_argument("--output", type=Path, default=RESULT)
     args = parser.parse_args()
     work = args.work.resolve()
