@@ -117,6 +117,7 @@ def _next(args: argparse.Namespace) -> None:
 
 def _again(args: argparse.Namespace, *words: str) -> None:
     folders = ["--work", str(args.work), "--model", str(args.model), "--results", str(args.results)]
+    folders += ["--base", args.base]
     budget = ["--tokens", str(args.tokens)] if args.tokens else []
     settings = [word for setting in args.set for word in ("--set", setting)]
     line = [sys.executable, __file__, *words, *folders, *budget, "--tiny", str(args.tiny), *settings]
