@@ -15,8 +15,8 @@ trial anywhere that means nothing. Model: what ``make smollm2`` makes.
 **A GPU that is lent without network, for half an hour, ten minutes a command, 64 MiB a transfer.** Checkpoints (1.6 GB)
 end with the machine, so an arm must be trained and measured in one loan; arms of different loans are compared by their
 results. Position arms first, one or two a loan: ABF and RoPE, then PI and xPos-ABF, then the curricula. Before the
-loan, where the repository is (model, texts and the wheels that the machine lacks go into parts of 44 MiB in ``runs/``,
-which git ignores):
+loan, where the repository is (model, texts and the wheels that the machine lacks go into six parts of 44 MiB in
+``runs``, which git ignores):
 
     mkdir -p runs/stage/wheels && ln -sn "$PWD/.cache/smollm2" runs/stage/model && ln -sn TEXTS runs/stage/texts
     python3 -m pip download -q --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \\
