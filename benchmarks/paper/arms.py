@@ -28,6 +28,16 @@ class Arm:
         """Where the trained model is."""
         return str(self.folder / "checkpoints" / "last.ckpt")
 
+    @property
+    def arguments(self) -> list[str]:
+        """What ``lit-long`` is given to train this, or to go on in its last checkpoint."""
+        configs = [part for path in self.configs for part in ("--config", str(path))]
+        settings = [
+            f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in self.settings.items()
+        ]
+        logger = {"class_path": "lit_long.loggers.JSONLLogger", "init_args": {"save_dir": str(self.folder)}}
+        return ["fit", *configs, *settings, f"--trainer.logger={json.dumps(logger)}", "--ckpt_path", "last"]
+
     def train(self) -> dict[str, Any]:
         """Train, or go on, or only read what an earlier run noted; returns its seconds and settings."""
         done = self.folder / "done.json"
@@ -36,15 +46,9 @@ class Arm:
         self.folder.mkdir(parents=True, exist_ok=True)
         print(f"training {self.folder.name}", flush=True)
         began = time.monotonic()
-        arguments = [part for path in self.configs for part in ("--config", str(path))]
-        arguments += [
-            f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in self.settings.items()
-        ]
-        logger = {"class_path": "lit_long.loggers.JSONLLogger", "init_args": {"save_dir": str(self.folder)}}
-        command = ["fit", *arguments, f"--trainer.logger={json.dumps(logger)}", "--ckpt_path", "last"]
         with (self.folder / "log.txt").open("a") as log:
             subprocess.run(
-                [sys.executable, "-m", "lit_long.entry", *command], cwd=ROOT, stdout=log, stderr=log, check=True
+                [sys.executable, "-m", "lit_long.entry", *self.arguments], cwd=ROOT, stdout=log, stderr=log, check=True
             )
         about = {
             "seconds": round(time.monotonic() - began, 1),

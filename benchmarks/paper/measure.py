@@ -41,6 +41,7 @@ def measure(
     native: int,
     study: str,
     contexts: bool = True,
+    device: str = "cpu",
 ) -> dict[str, Evaluation]:
     """All models on the same held-out windows of each source; raw losses are kept in ``raw/STUDY`` and used again.
 
@@ -58,6 +59,7 @@ def measure(
             progress=Lines(),
             native_length=native,
             context_control=contexts,
+            device=device,
             allow_beyond=True,  # of the base, and of all models where they extrapolate
         )
     return found

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from report_gpu import gpu, plot_gpu
 from report_lengths import beyond, decay, plot_decay, plot_extrapolation, plot_power_law
 from report_longer import longer
 from report_positions import plot_positions, positions
@@ -50,14 +51,7 @@ def evidence() -> list[str]:
             lines += [*section(json.loads(file.read_text())), ""]
         else:
             lines += [f"## {title}", "", "Not run.", ""]
-    lines += [
-        "## Not run",
-        "",
-        "On a GPU (SmolLM2-135M from 8,192 to 32,768 tokens on 50 million tokens; a model of 30 to 100 million "
-        "parameters from scratch): none was lent. The recipes are there (`recipes/smollm2_135m_32k.yaml`, "
-        "`recipes/ablations/`).",
-        "",
-    ]
+    lines += gpu(RESULTS)
     return lines
 
 
@@ -67,6 +61,7 @@ def main() -> None:
         file = RESULTS / f"paper_{name}.json"
         for image, plot in plots.items() if file.exists() else ():
             plot(json.loads(file.read_text()), IMAGES / f"evidence_{image}.png")
+    plot_gpu(RESULTS, IMAGES / "evidence_gpu_positions.png")
     (ROOT / "docs" / "evidence.md").write_text("\n".join(evidence()))
 
 

@@ -25,19 +25,19 @@ def place(id_: str) -> float:
     return int.from_bytes(hashlib.sha256(id_.encode()).digest()[:8], "little") / 2**64
 
 
-def taken(source: str, id_: str) -> bool:
+def taken(source: str, id_: str, shares: dict[str, float] = SOURCES) -> bool:
     """Whether the studies use a document."""
-    share, where = SOURCES[source], place(id_)
+    share, where = shares[source], place(id_)
     if where < HELD_OUT:
         return where < HELD_OUT * max(share, 0.5)  # half of the held-out manuals and code: enough of each
     return where < HELD_OUT + (1 - HELD_OUT) * share
 
 
-def select(texts: Path, output: Path) -> dict[str, tuple[int, int]]:
+def select(texts: Path, output: Path, shares: dict[str, float] = SOURCES) -> dict[str, tuple[int, int]]:
     """Write the documents taken of each source; returns (documents, characters) of each."""
     output.mkdir(parents=True, exist_ok=True)
     counts = {}
-    for source in SOURCES:
+    for source in shares:
         documents = characters = 0
         with (
             (texts / f"{source}.jsonl.zst").open("rb") as packed,
@@ -46,7 +46,7 @@ def select(texts: Path, output: Path) -> dict[str, tuple[int, int]]:
             lines = io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(packed), encoding="utf-8")
             for number, line in enumerate(lines):
                 id_ = f"{source}/{number}"
-                if taken(source, id_):
+                if taken(source, id_, shares):
                     text = json.loads(line)["text"]
                     out.write(json.dumps({"id": id_, "text": text}, ensure_ascii=False) + "\n")
                     documents, characters = documents + 1, characters + len(text)
@@ -54,15 +54,15 @@ def select(texts: Path, output: Path) -> dict[str, tuple[int, int]]:
     return counts
 
 
-def main() -> None:
+def prepare_all(texts: Path, output: Path, *, tokenizer: str, shares: dict[str, float] = SOURCES) -> None:
+    """A token corpus of each source, with its held-out documents in a split of their own."""
     from lit_long.data.prepare import PrepareConfig, Source, prepare
 
-    texts, output = Path(sys.argv[1]), Path(sys.argv[2])
-    for source, (documents, characters) in select(texts, output / "texts").items():
+    for source, (documents, characters) in select(texts, output / "texts", shares).items():
         print(f"{source}: {documents:,} documents, {characters:,} characters")
-    for source in SOURCES:
+    for source in shares:
         config = PrepareConfig(
-            tokenizer=TOKENIZER,
+            tokenizer=tokenizer,
             sources=(Source(path=str(output / "texts" / f"{source}.jsonl"), name=source),),
             output=str(output / source),
             held_out_share=HELD_OUT,
@@ -71,6 +71,10 @@ def main() -> None:
             print(
                 f"{source} {split}: {count.documents:,} documents, {count.tokens:,} tokens, longest {count.longest:,}"
             )
+
+
+def main() -> None:
+    prepare_all(Path(sys.argv[1]), Path(sys.argv[2]), tokenizer=TOKENIZER)
 
 
 if __name__ == "__main__":
