@@ -54,9 +54,13 @@ smollm2: .cache/smollm2/model.safetensors
 	$(BIN)/python $< $(@D)
 	@touch $@
 
-# torchao is not of every installation: transformers and peft import it where it is there, with two lines of warnings.
-test: install smollm2
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torchao
+# torchao, for the tests of 8-bit optimizer states, in a folder of its own: where it is installed, transformers and peft
+# import it, with lines of warnings in front of every command.
+.cache/lowbit/torchao: constraints.txt | install
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt --target $(@D) torchao
+	@touch $@
+
+test: install smollm2 .cache/lowbit/torchao
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
 # Releases read by transformers 4, each version in an environment of its own (1.1 GB with the CPU build of torch).

@@ -2,6 +2,7 @@
 
 import io
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -86,6 +87,13 @@ def test_the_fused_kernel_lets_lightning_clip():
     assert float(nn.utils.get_total_norm([p.grad for p in model.parameters()])) == pytest.approx(1e-3, rel=1e-3)
 
 
+@pytest.fixture
+def torchao(monkeypatch):
+    """As ``make test`` puts it beside the environment."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / ".cache" / "lowbit"))
+    return pytest.importorskip("torchao.optim")
+
+
 def test_8_bit_without_torchao_is_refused_at_once(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchao.optim", None)
     with pytest.raises(UserError, match=r"optimizer.states is 8bit.*lit-long\[lowbit\]'?, or set states to float32"):
@@ -93,14 +101,14 @@ def test_8_bit_without_torchao_is_refused_at_once(monkeypatch):
 
 
 @pytest.mark.parametrize(("found", "asked"), [("8bit", "float32"), ("8bit", "host"), ("float32", "8bit")])
+@pytest.mark.usefixtures("torchao")
 def test_resuming_with_states_of_another_width_is_refused(found, asked):
-    pytest.importorskip("torchao.optim")
     with torch.compiler.set_stance("force_eager"), pytest.raises(UserError, match=f"states are .*{found}.* is {asked}"):
         train(found, 3, asked)
 
 
+@pytest.mark.usefixtures("torchao")
 def test_8_bit_is_near_and_resumes():
-    pytest.importorskip("torchao.optim")
     with torch.compiler.set_stance("force_eager"):  # compiling the update is torchao's part
         straight, optimizer = train("8bit")
         resumed, _ = train("8bit", 3)
