@@ -20,6 +20,7 @@ from lit_long.attention.select import Selection
 from lit_long.bad_steps import BadSteps, StepJudge
 from lit_long.bad_steps_report import report_bad_step
 from lit_long.errors import UserError
+from lit_long.loss.linear import Backend
 from lit_long.model.build import BuiltModel, ModelSpec, build_model, native_config
 from lit_long.model.forward import next_token_loss, unwrapped
 from lit_long.model.levers import NO_LEVERS, Levers, recomputed
@@ -82,7 +83,7 @@ class LongContextModule(LightningModule):
         attention_backend: str = "auto",
         levers: Levers | None = None,
         loss_chunk_size: int | None = None,
-        loss_backend: Literal["auto", "chunked", "torch", "liger"] = "auto",
+        loss_backend: Backend = "auto",
         z_loss: float = 0.0,
         bad_steps: BadSteps | None = None,
     ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_arms import CURRICULA, LENGTH, POSITIONS
-from report_tables import SOURCES, count, figure, says, signed, table
+from report_tables import SOURCES, count, plot_by_position, says, signed, table
 
 NAMES = {"abf": "ABF", "rope": "RoPE", "pi": "PI", "xpos_abf": "xPos-ABF"}
 NAMES |= {"32k": "32,768 always"} | {f"switch_{share}": f"switch at {share} %" for share in (20, 40, 80)}
@@ -237,16 +237,6 @@ def plot_gpu(results: Path, path: Path) -> None:
     measured = _measured({name: one for name, one in load(results).items() if name in POSITIONS})
     if not measured:
         return
-    made, axes = figure(len(SOURCES))
     rows = {"base": next(iter(measured.values()))["arms"]["base"]}
     rows |= {NAMES[name]: one["arms"][name] for name, one in measured.items()}
-    for panel, source in zip(axes, SOURCES, strict=True):
-        for name, arm in rows.items():
-            panel.plot(arm[source]["curve"]["position"], arm[source]["curve"]["loss"], label=name, linewidth=1)
-        panel.set_xscale("log", base=2)
-        panel.xaxis.set_major_formatter("{x:,.0f}")
-        panel.set_title(source)
-        panel.set_xlabel("position (tokens of context)")
-    axes[0].set_ylabel("loss (nats per token)")
-    axes[0].legend(fontsize=8)
-    made.savefig(path, dpi=110)
+    plot_by_position(rows, path)

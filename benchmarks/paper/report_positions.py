@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from report_tables import SOURCES, count, figure, made_by, says, signed, table
+from report_tables import SOURCES, count, made_by, plot_by_position, says, signed, table
 
 
 def positions(result: dict[str, Any]) -> list[str]:
@@ -87,16 +87,4 @@ LIMITS = (
 
 def plot_positions(result: dict[str, Any], path: Path) -> None:
     """Loss by position of each arm, a panel a source."""
-    made, axes = figure(len(SOURCES))
-    for panel, source in zip(axes, SOURCES, strict=True):
-        for name, arm in result["arms"].items():
-            curve = arm[source]["curve"]
-            panel.plot(curve["position"], curve["loss"], label=name, linewidth=1)
-        panel.axvline(result["native_length"], color="black", linestyle="--", linewidth=0.8)
-        panel.set_xscale("log", base=2)
-        panel.xaxis.set_major_formatter("{x:,.0f}")
-        panel.set_title(source)
-        panel.set_xlabel("position (tokens of context)")
-    axes[0].set_ylabel("loss (nats per token)")
-    axes[0].legend(fontsize=8)
-    made.savefig(path, dpi=110)
+    plot_by_position(result["arms"], path, native=result["native_length"])

@@ -53,3 +53,20 @@ def figure(panels: int, width: float = 12, height: float = 3.6) -> Any:
     FigureCanvasAgg(made)
     axes = made.subplots(1, panels)
     return made, (axes if panels > 1 else [axes])
+
+
+def plot_by_position(arms: dict[str, Any], path: Path, *, native: int | None = None) -> None:
+    """Loss by position of each arm, a panel a source; ``native`` is marked."""
+    made, axes = figure(len(SOURCES))
+    for panel, source in zip(axes, SOURCES, strict=True):
+        for name, arm in arms.items():
+            panel.plot(arm[source]["curve"]["position"], arm[source]["curve"]["loss"], label=name, linewidth=1)
+        if native is not None:
+            panel.axvline(native, color="black", linestyle="--", linewidth=0.8)
+        panel.set_xscale("log", base=2)
+        panel.xaxis.set_major_formatter("{x:,.0f}")
+        panel.set_title(source)
+        panel.set_xlabel("position (tokens of context)")
+    axes[0].set_ylabel("loss (nats per token)")
+    axes[0].legend(fontsize=8)
+    made.savefig(path, dpi=110)
