@@ -111,7 +111,11 @@ def arguments():
     parser.add_argument(
         "--output", type=Path, default=Path("runs/benchmarks"), help="folder of training_step.json, .md"
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    for kind in args.rows:
+        if not (file := args.texts / f"{KINDS[kind][0]}.jsonl.zst").exists():
+            parser.error(f"{file} is not there; TEXTS is a folder that holds it (--rows {kind} reads it)")
+    return args
 
 
 def flops_of(rows, flops):
